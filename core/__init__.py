@@ -1,0 +1,199 @@
+"""kontrast: a plugin registry for contrastive and self-supervised representation learning.
+
+`import kontrast as kt`. What needs torch is imported when first used, so that plugins and listings stay light.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if __name__ != "kontrast":  # reached as core/ because the repository root is on sys.path
+    raise ImportError(f"write `import kontrast`, not `import {__name__}`")
+
+from .errors import (
+    IncompatibleError,
+    InvalidValueError,
+    KontrastError,
+    MissingExtraError,
+    PluginError,
+    RunFolderError,
+    UnknownNameError,
+)
+from .hookspec import hookimpl
+from .observer import Observer, Progress
+from .records import (
+    AdapterRecord,
+    AugmenterRecord,
+    EncoderRecord,
+    MethodRecord,
+    ObjectiveRecord,
+    ObserverRecord,
+    SamplerRecord,
+)
+from .registry import get_record, get_records
+
+if TYPE_CHECKING:
+    from . import evaluate as evaluate
+    from .adapter import Adapter as Adapter
+    from .augmenter import Augmenter as Augmenter
+    from .augmenter import Identity as Identity
+    from .augmenter import ToTowers as ToTowers
+    from .data import ArrayData as ArrayData
+    from .data import Data as Data
+    from .data import Splits as Splits
+    from .distributed import all_gather as all_gather
+    from .distributed import all_sum as all_sum
+    from .distributed import join_processes as join_processes
+    from .distributed import rank as rank
+    from .distributed import world_size as world_size
+    from .encoder import Encoder as Encoder
+    from .encoder import as_encoder as as_encoder
+    from .heads import mlp as mlp
+    from .loss import Loss as Loss
+    from .loss import Term as Term
+    from .method import Method as Method
+    from .norm import SyncBatchNorm as SyncBatchNorm
+    from .objective import Needs as Needs
+    from .objective import Objective as Objective
+    from .optim import LARS as LARS
+    from .optim import SGD as SGD
+    from .optim import AdamW as AdamW
+    from .pairs import Block as Block
+    from .pairs import Keys as Keys
+    from .pairs import Pairs as Pairs
+    from .pairs import key as key
+    from .queue import Queue as Queue
+    from .random import Draws as Draws
+    from .report import embedding_picture as embedding_picture
+    from .run import NonFiniteLossError as NonFiniteLossError
+    from .run import Run as Run
+    from .run_folder import load_encoder as load_encoder
+    from .sampler import Gives as Gives
+    from .sampler import InBatch as InBatch
+    from .sampler import PairSampler as PairSampler
+    from .sampler import Positives as Positives
+    from .similarity import Cosine as Cosine
+    from .similarity import Dot as Dot
+    from .similarity import Similarity as Similarity
+    from .statistics import RowStatistics as RowStatistics
+    from .statistics import row_statistics as row_statistics
+    from .target import Momentum as Momentum
+    from .target import StopGradient as StopGradient
+    from .values import Batch as Batch
+    from .values import Encoded as Encoded
+    from .values import View as View
+    from .values import across_ranks as across_ranks
+    from .values import embedded as embedded
+    from .values import stack as stack
+else:
+    # A type checker must not see this: a module `__getattr__` hides misspelt names from it.
+    _HOME = {
+        name: module
+        for module, names in {
+            "adapter": "Adapter",
+            "augmenter": "Augmenter Identity ToTowers",
+            "data": "ArrayData Data Splits",
+            "distributed": "all_gather all_sum join_processes rank world_size",
+            "encoder": "Encoder as_encoder",
+            "heads": "mlp",
+            "loss": "Loss Term",
+            "method": "Method",
+            "norm": "SyncBatchNorm",
+            "objective": "Needs Objective",
+            "optim": "AdamW LARS SGD",
+            "pairs": "Block Keys Pairs key",
+            "queue": "Queue",
+            "random": "Draws",
+            "report": "embedding_picture",
+            "run": "NonFiniteLossError Run",
+            "run_folder": "load_encoder",
+            "sampler": "Gives InBatch PairSampler Positives",
+            "similarity": "Cosine Dot Similarity",
+            "statistics": "RowStatistics row_statistics",
+            "target": "Momentum StopGradient",
+            "values": "Batch Encoded View across_ranks embedded stack",
+        }.items()
+        for name in names.split()
+    }
+
+    def __getattr__(name):
+        if name == "evaluate":
+            return import_module(".evaluate", __name__)
+        if name not in _HOME:
+            raise AttributeError(f"module 'kontrast' has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(f".{_HOME[name]}", __name__), name)
+        return value
+
+
+__all__ = [
+    "LARS",
+    "SGD",
+    "AdamW",
+    "Adapter",
+    "AdapterRecord",
+    "ArrayData",
+    "Augmenter",
+    "AugmenterRecord",
+    "Batch",
+    "Block",
+    "Cosine",
+    "Data",
+    "Dot",
+    "Draws",
+    "Encoded",
+    "Encoder",
+    "EncoderRecord",
+    "Gives",
+    "Identity",
+    "InBatch",
+    "IncompatibleError",
+    "InvalidValueError",
+    "Keys",
+    "KontrastError",
+    "Loss",
+    "Method",
+    "MethodRecord",
+    "MissingExtraError",
+    "Momentum",
+    "Needs",
+    "NonFiniteLossError",
+    "Objective",
+    "ObjectiveRecord",
+    "Observer",
+    "ObserverRecord",
+    "PairSampler",
+    "Pairs",
+    "PluginError",
+    "Positives",
+    "Progress",
+    "Queue",
+    "RowStatistics",
+    "Run",
+    "RunFolderError",
+    "SamplerRecord",
+    "Similarity",
+    "Splits",
+    "StopGradient",
+    "SyncBatchNorm",
+    "Term",
+    "ToTowers",
+    "UnknownNameError",
+    "View",
+    "across_ranks",
+    "all_gather",
+    "all_sum",
+    "as_encoder",
+    "embedded",
+    "embedding_picture",
+    "evaluate",
+    "get_record",
+    "get_records",
+    "hookimpl",
+    "join_processes",
+    "key",
+    "load_encoder",
+    "mlp",
+    "rank",
+    "row_statistics",
+    "stack",
+    "world_size",
+]

@@ -1,0 +1,89 @@
+"""The interface of encoders, and what makes one of any module.
+
+Shapes: B samples, M rows of a view, D representation size.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from .errors import IncompatibleError, InvalidValueError
+from .values import Encoded, View
+
+__all__ = ["Encoder", "as_encoder"]
+
+
+class Encoder(nn.Module, ABC):
+    """Inputs -> representation [B, D].
+
+    Attributes:
+        representation_size: D.
+
+    A domain whose encoders also give one embedding per element (time step, token, node) overrides `encode`.
+    """
+
+    representation_size: int
+
+    @abstractmethod
+    def forward(self, inputs: Any) -> Tensor:
+        """Return the representations [B, D] of a batch of inputs."""
+
+    def encode(self, view: View, copies: Tensor) -> Encoded:
+        """Return what a method sees of a view: its rows, under the keys of the view.
+
+        Args:
+            view: M rows.
+            copies: the key of each augmented copy, int64 [M].
+
+        Raises:
+            InvalidValueError: if the output is not one row per row of the view.
+        """
+        rows = self(view.inputs)
+        if not isinstance(rows, Tensor) or rows.ndim != 2 or len(rows) != len(view.ids):
+            found = list(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
+            raise InvalidValueError(
+                f"an encoder must return one representation per row, [{len(view.ids)}, D], got {found} "
+                f"from {type(self).__name__}; pool it to one vector per sample"
+            )
+        return Encoded(rows, view.ids, copies, view.labels, view.groups, valid=view.valid, coords=view.coords)
+
+
+class _Wrapped(Encoder):
+    """Any module that returns [B, D]."""
+
+    def __init__(self, module: nn.Module, representation_size: int | None) -> None:
+        super().__init__()
+        self.module = module
+        size = getattr(module, "representation_size", None) if representation_size is None else representation_size
+        if size is not None:
+            self.representation_size = int(size)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "representation_size":  # asked for before anybody said it
+            raise IncompatibleError(
+                f"the size of {type(self.module).__name__}'s output is not known; "
+                "write kontrast.as_encoder(module, representation_size=...)"
+            )
+        return super().__getattr__(name)
+
+    def forward(self, inputs: Any) -> Tensor:
+        output: Tensor = self.module(inputs)
+        return output
+
+
+def as_encoder(module: nn.Module, representation_size: int | None = None) -> Encoder:
+    """Return `module` as an Encoder: itself if it is one, else wrapped.
+
+    Args:
+        module: inputs -> [B, D].
+        representation_size: D, where the module has no attribute of that name and a method asks for it.
+
+    Raises:
+        InvalidValueError: if it is not a module.
+    """
+    if isinstance(module, Encoder):
+        return module
+    if not isinstance(module, nn.Module):
+        raise InvalidValueError(f"an encoder must be a torch.nn.Module, got {type(module).__name__}")
+    return _Wrapped(module, representation_size)

@@ -1,0 +1,147 @@
+"""How good frozen representations are: k nearest neighbours and a linear probe.
+
+Shapes: N training samples, M test samples, D representation size.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .data import Data
+from .errors import IncompatibleError, InvalidValueError, MissingExtraError
+from .similarity import normalize
+
+__all__ = ["Representations", "embed", "knn", "linear"]
+
+
+@dataclass(frozen=True)
+class Representations:
+    """Representations of a data set, on the CPU: rows [N, D], ids [N] and, where the data has them, labels [N]."""
+
+    rows: Tensor
+    ids: Tensor
+    labels: Tensor | None
+
+
+def embed(encoder: nn.Module | None, data: Data, *, batch_size: int = 512) -> Representations:
+    """Return the representations of every sample, in order; the encoder is left in the mode it was in.
+
+    Args:
+        encoder: inputs -> [B, D]; None: the inputs themselves, flattened.
+        data: any data set of tensors the encoder reads.
+        batch_size: samples per forward pass.
+    """
+    device = torch.device("cpu")
+    training = False
+    if encoder is not None:
+        training = encoder.training
+        first = next(encoder.parameters(), None)
+        device = device if first is None else first.device
+        encoder.eval()
+    rows, ids, labels = [], [], []
+    try:
+        with torch.no_grad():
+            for indices in torch.arange(len(data)).split(batch_size):
+                batch = data.batch(indices)
+                if encoder is None:
+                    rows.append(batch.inputs.flatten(1).float())
+                else:
+                    rows.append(encoder(batch.to(device).inputs).float().cpu())
+                ids.append(batch.ids)
+                labels.append(batch.labels)
+    finally:
+        if encoder is not None:
+            encoder.train(training)
+    known = [label for label in labels if label is not None]
+    return Representations(torch.cat(rows), torch.cat(ids), torch.cat(known) if len(known) == len(labels) else None)
+
+
+def knn(
+    encoder: nn.Module | tuple[Representations, Representations] | None,
+    train: Data | None = None,
+    test: Data | None = None,
+    *,
+    k: int = 20,
+    temperature: float = 0.07,
+    chunk: int = 1024,
+) -> float:
+    """Return the accuracy of the weighted vote of the k nearest training samples by cosine, in percent.
+
+    Args:
+        encoder: what embeds the data (None: the inputs themselves), or (training, test) representations.
+        train: labelled samples that vote.
+        test: labelled samples that are judged.
+        k: neighbours, usually 20 or 200; at most the number of training samples.
+        temperature: a neighbour's vote weighs exp(cosine / temperature).
+        chunk: test samples per matrix product; memory is chunk x N.
+
+    Raises:
+        InvalidValueError: if `k` is out of range.
+        IncompatibleError: if labels are missing.
+
+    Source:
+        Wu et al. 2018, arXiv:1805.01978, section 3.4.
+    """
+    bank, queries, bank_labels, query_labels = _labelled(encoder, train, test)
+    if not 1 <= k <= len(bank):
+        raise InvalidValueError(f"`k` must be in 1..{len(bank)}, the number of training samples, got {k!r}")
+    classes = int(max(bank_labels.max(), query_labels.max())) + 1
+    bank = normalize(bank)
+    right = 0
+    for rows, labels in zip(queries.split(chunk), query_labels.split(chunk), strict=True):
+        near = (normalize(rows) @ bank.T).topk(k, dim=1)
+        votes = torch.zeros(len(rows), classes).scatter_add_(
+            1, bank_labels[near.indices], ((near.values - 1) / temperature).exp()
+        )
+        right += int((votes.argmax(1) == labels).sum())
+    return 100 * right / len(queries)
+
+
+def linear(
+    encoder: nn.Module | tuple[Representations, Representations] | None,
+    train: Data | None = None,
+    test: Data | None = None,
+    *,
+    regularization: float = 1.0,
+    iterations: int = 1000,
+) -> float:
+    """Return the test accuracy of a logistic regression on frozen, standardised representations, in percent.
+
+    Args:
+        encoder: what embeds the data (None: the inputs themselves), or (training, test) representations.
+        train: labelled samples it is fitted to.
+        test: labelled samples that are judged.
+        regularization: the inverse strength C of the L2 penalty; fixed, not chosen on the test data.
+        iterations: at most, of L-BFGS.
+
+    Raises:
+        MissingExtraError: if scikit-learn is not installed.
+        IncompatibleError: if labels are missing.
+    """
+    try:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "the linear probe needs scikit-learn, which is not installed; run `pip install 'kontrast[eval]'`"
+        ) from error
+    bank, queries, bank_labels, query_labels = _labelled(encoder, train, test)
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=regularization, max_iter=iterations))
+    probe.fit(bank.numpy(), bank_labels.numpy())
+    return 100 * float(probe.score(queries.numpy(), query_labels.numpy()))
+
+
+def _labelled(
+    encoder: nn.Module | tuple[Representations, Representations] | None, train: Data | None, test: Data | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    if isinstance(encoder, tuple):
+        bank, queries = encoder
+    elif train is None or test is None:
+        raise InvalidValueError("give an encoder with train and test data, or (training, test) representations")
+    else:
+        bank, queries = embed(encoder, train), embed(encoder, test)
+    if bank.labels is None or queries.labels is None:
+        raise IncompatibleError("evaluation needs labels in training and test data, and one of them has none")
+    return bank.rows, queries.rows, bank.labels, queries.labels

@@ -1,0 +1,131 @@
+"""The value an objective returns: terms of sum and count, so that a mean over ranks is the mean over all rows."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .distributed import world_size
+from .errors import InvalidValueError
+
+__all__ = ["Loss", "Reduced", "Term"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One summand of a loss: weight x (sum over ranks of `sum`) / (sum over ranks of `count`).
+
+    Args:
+        name: what it is called in the metrics.
+        sum: this rank's part, a scalar with gradient.
+        count: what this rank's part is divided by, a scalar; None: a plain sum over ranks.
+        weight: its factor in the loss.
+    """
+
+    name: str
+    sum: Tensor
+    count: Tensor | float | None
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.sum.ndim:
+            raise InvalidValueError(
+                f"the sum of term `{self.name}` must be a scalar, got {list(self.sum.shape)}; sum over the rows"
+            )
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """A loss after the ranks were asked for their sums and counts.
+
+    Args:
+        backward: what this rank calls backward on, so that DDP's average is the exact gradient.
+        value: the loss of the joined batch, detached, the same on every rank.
+        terms: each term's and metric's value over all ranks, unweighted, detached.
+    """
+
+    backward: Tensor
+    value: Tensor
+    terms: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A tuple of terms, and metrics that travel with it but do not count."""
+
+    terms: tuple[Term, ...]
+    metrics: tuple[Term, ...] = ()
+
+    @classmethod
+    def over_rows(
+        cls, values: Tensor, valid: Tensor | None = None, *, name: str = "loss", weight: float = 1.0
+    ) -> "Loss":
+        """Return the mean of a value per row as one term.
+
+        Args:
+            values: [A], in nats where it is a likelihood.
+            valid: which rows count, bool [A]; the others contribute nothing, whatever their value.
+            name: of the term.
+            weight: of the term.
+        """
+        if values.ndim != 1:
+            raise InvalidValueError(f"a loss over rows must be one value per row [A], got {list(values.shape)}")
+        if valid is None:
+            return cls((Term(name, values.sum(), float(len(values)), weight),))
+        # `where` keeps an invalid row's inf or nan out of the sum and, its gradient being zero, out of the gradient.
+        kept = torch.where(valid, values, 0.0)
+        return cls((Term(name, kept.sum(), valid.sum(), weight),))
+
+    @classmethod
+    def sum_of(cls, losses: Iterable["Loss"]) -> "Loss":
+        """Return the sum of several losses; terms of one name stay apart, each with its own count."""
+        parts = list(losses)
+        return cls(
+            tuple(term for part in parts for term in part.terms),
+            tuple(metric for part in parts for metric in part.metrics),
+        )
+
+    def scaled(self, weight: float, *, prefix: str = "") -> "Loss":
+        """Return the loss times `weight`, its terms' names behind `prefix`."""
+        if weight == 1 and not prefix:
+            return self
+        return Loss(
+            tuple(replace(term, name=prefix + term.name, weight=term.weight * weight) for term in self.terms),
+            tuple(replace(metric, name=prefix + metric.name) for metric in self.metrics),
+        )
+
+    def reduced(self) -> Reduced:
+        """Add up sums and counts over the ranks, in one all-reduce.
+
+        A rank's share of the gradient is W x sum over terms of weight x sum_r / N, with N the count of all ranks, a
+        constant; the average that DDP takes is then exact, for uneven ranks too.
+        """
+        entries = (*self.terms, *self.metrics)
+        if not self.terms:
+            raise InvalidValueError("a loss must have at least one term, got none; the sampler returned no pairs?")
+        device = self.terms[0].sum.device
+        totals = torch.stack(
+            [
+                torch.stack(
+                    [torch.as_tensor(part, device=device).detach().double() for part in (e.sum, e.count or 0.0)]
+                )
+                for e in entries
+            ]
+        )
+        world = world_size()
+        if world > 1:
+            dist.all_reduce(totals)
+        sums, counts = totals.unbind(1)
+        # A plain sum is divided by one; a term that no rank has a row for is 0 / 1.
+        plain = torch.tensor([e.count is None for e in entries], device=device)
+        divisors = torch.where(plain | (counts == 0), 1.0, counts)
+        means = sums / divisors
+        weights = torch.tensor([term.weight for term in self.terms], dtype=torch.float64, device=device)
+        factors = world * weights / divisors[: len(weights)]
+        backward = torch.stack([term.sum * factors[i].to(term.sum.dtype) for i, term in enumerate(self.terms)]).sum()
+        terms: dict[str, Tensor] = {}
+        for name in dict.fromkeys(e.name for e in entries):  # several Pairs may share a name: their mean is shown
+            terms[name] = torch.stack([mean for e, mean in zip(entries, means, strict=True) if e.name == name]).mean()
+        return Reduced(backward, (means[: len(weights)] * weights).sum(), terms)

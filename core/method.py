@@ -1,0 +1,242 @@
+"""A method: towers, a sampler and an objective, composed. Its file in `plugins/` reads like the paper.
+
+Shapes: M rows of a view, D embedding size.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .distributed import rank
+from .encoder import Encoder, as_encoder
+from .errors import IncompatibleError, InvalidValueError, UnknownNameError
+from .loss import Loss
+from .objective import Objective
+from .pairs import Pairs
+from .sampler import PairSampler
+from .similarity import Cosine, Similarity
+from .target import Momentum, StopGradient
+from .values import Encoded, View
+
+__all__ = ["Method", "Tower"]
+
+
+class Tower(nn.Module):
+    """An encoder and the projection head on its pooled rows."""
+
+    def __init__(self, encoder: Encoder, projector: nn.Module | None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = projector
+
+    def forward(self, view: View, copies: Tensor) -> Encoded:
+        """Return the view's projections."""
+        encoded = self.encoder.encode(view, copies)
+        if self.projector is None or encoded.rows is None:
+            return encoded
+        return replace(encoded, rows=self.projector(encoded.rows))
+
+
+class Method(nn.Module):
+    """Views -> loss, by towers, a sampler and an objective.
+
+    Args:
+        encoder: a module that returns [B, D], or several by name for views that differ (`View.tower`).
+        projector: the head whose output the objective sees; by the same names where there are several encoders.
+        predictor: a further head on the anchors alone (BYOL, SimSiam).
+        target: what embeds the candidates: `Momentum`, `StopGradient`, or None: the towers themselves.
+        sampler: who is compared with whom.
+        objective: what the comparison is worth; several by the names of the Pairs they are for.
+        similarity: shared by sampler, objective and metrics; cosine by default.
+        joint_forward: encode the views of one tower in one forward pass, so that batch norms see them together
+            (SimCLR's code does; BYOL's does not). Inputs must be tensors or mappings of them.
+
+    Raises:
+        IncompatibleError: if objective and sampler do not go together.
+        InvalidValueError: if a part is not of its kind.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module | Mapping[str, nn.Module],
+        *,
+        sampler: PairSampler,
+        objective: Objective | Mapping[str, Objective],
+        projector: nn.Module | Mapping[str, nn.Module] | None = None,
+        predictor: nn.Module | Mapping[str, nn.Module] | None = None,
+        target: Momentum | StopGradient | None = None,
+        similarity: Similarity | None = None,
+        joint_forward: bool = False,
+    ) -> None:
+        super().__init__()
+        encoders = _by_name(encoder)
+        projectors, predictors = _by_name(projector), _by_name(predictor)
+        for heads in (projectors, predictors):
+            if heads and heads.keys() != encoders.keys():
+                raise InvalidValueError(
+                    f"heads must go by the names of the encoders, {sorted(encoders)}, got {sorted(heads)}"
+                )
+        objectives = _by_name(objective)
+        for part in objectives.values():
+            if not isinstance(part, Objective):
+                raise InvalidValueError(f"`objective` must be a kontrast.Objective, got {type(part).__name__}")
+            part.check(sampler)
+        self.towers = nn.ModuleDict(
+            {_slot(name): Tower(as_encoder(module), projectors.get(name)) for name, module in encoders.items()}
+        )
+        self.predictors = nn.ModuleDict({_slot(name): head for name, head in predictors.items()})
+        self.target = target
+        self.target_towers = Momentum.copy_of(self.towers) if isinstance(target, Momentum) else None
+        self.sampler = sampler
+        self.objectives = nn.ModuleDict({_slot(name): part for name, part in objectives.items()})
+        self.similarity = Cosine() if similarity is None else similarity
+        self.joint_forward = joint_forward
+
+    @property
+    def min_batch(self) -> int:
+        """The smallest batch, of all ranks, that sampler and objectives are defined for."""
+        needs = [part.needs.min_batch for part in self.objectives.values() if isinstance(part, Objective)]
+        return max(self.sampler.gives.min_batch, *needs)
+
+    def encoder(self, tower: str = "") -> Encoder:
+        """Return an encoder alone: what a trained method is used for."""
+        found = self._tower(self.towers, tower).encoder
+        assert isinstance(found, Encoder)
+        return found
+
+    def represent(self, inputs: Any, tower: str = "") -> Tensor:
+        """Return the representations [B, D] of inputs, without heads."""
+        result: Tensor = self.encoder(tower)(inputs)
+        return result
+
+    def forward(self, views: Sequence[View]) -> tuple[Loss, list[Encoded]]:
+        """Encode, sample, score; return the loss and the encoded views, which `after_step` wants detached."""
+        encoded = self.encode(views)
+        losses = []
+        for pairs in self.sampler.pairs(encoded):
+            prefix = f"{pairs.name}/" if pairs.name else ""
+            losses.append(
+                self._objective(pairs)(replace(pairs, similarity=self.similarity)).scaled(pairs.weight, prefix=prefix)
+            )
+        return Loss.sum_of(losses), encoded
+
+    def encode(self, views: Sequence[View]) -> list[Encoded]:
+        """Return each view's anchors, with the stream `target` where its candidates are something else.
+
+        Only the views that the sampler reads are encoded, anchors by the towers and candidates by the target.
+        """
+        copies = _copies(views)
+        anchors, candidates = self.sampler.reads(len(views))
+        momentum = self.target_towers is not None
+        online = anchors if momentum else tuple(sorted({*anchors, *candidates}))
+        projected = self._through(self.towers, views, copies, online)
+        targets: dict[int, Encoded] = {}
+        if self.target_towers is not None:
+            with torch.no_grad():
+                targets = self._through(self.target_towers, views, copies, candidates)
+        elif self.target is not None:
+            targets = {i: projected[i].detach() for i in candidates}
+        elif self.predictors:
+            targets = {i: projected[i] for i in candidates}
+        encoded = []
+        for i, view in enumerate(views):
+            anchor = Encoded(None, view.ids, copies[i], view.labels, view.groups)
+            if i in projected and (i in anchors or not targets):
+                anchor = self._predicted(view, projected[i])
+            encoded.append(replace(anchor, streams={"target": targets[i]}) if i in targets else anchor)
+        return encoded
+
+    def after_step(self, encoded: Sequence[Encoded], progress: float) -> None:
+        """Move what moves after the optimizer: the momentum copy, and every module that has `commit`.
+
+        Args:
+            encoded: what `forward` returned, detached.
+            progress: the share of training done, in [0, 1].
+        """
+        if isinstance(self.target, Momentum) and self.target_towers is not None:
+            self.target.update(self.target_towers, self.towers, progress)
+        for module in self.modules():
+            commit = getattr(module, "commit", None)
+            if callable(commit):
+                commit(encoded)
+
+    def _through(
+        self, towers: nn.ModuleDict, views: Sequence[View], copies: Sequence[Tensor], which: Sequence[int]
+    ) -> dict[int, Encoded]:
+        """Return the projections of some views by index, jointly per tower if so asked."""
+        if not self.joint_forward:
+            return {i: self._tower(towers, views[i].tower)(views[i], copies[i]) for i in which}
+        encoded: dict[int, Encoded] = {}
+        for tower in sorted({views[i].tower for i in which}):
+            together = [i for i in which if views[i].tower == tower]
+            joint = View(
+                _concatenate([views[i].inputs for i in together]),
+                torch.cat([views[i].ids for i in together]),
+                tower=tower,
+            )
+            projected = self._tower(towers, tower)(joint, torch.cat([copies[i] for i in together]))
+            parts = projected.rows.split([len(views[i].ids) for i in together])
+            for i, rows in zip(together, parts, strict=True):
+                encoded[i] = Encoded(rows, views[i].ids, copies[i], views[i].labels, views[i].groups)
+        return encoded
+
+    def _predicted(self, view: View, projected: Encoded) -> Encoded:
+        if not self.predictors or projected.rows is None:
+            return projected
+        return replace(projected, rows=self._tower(self.predictors, view.tower)(projected.rows))
+
+    def _tower(self, modules: nn.ModuleDict, name: str) -> Any:
+        if _slot(name) in modules:
+            return modules[_slot(name)]
+        if not name:
+            raise IncompatibleError(
+                f"this method has towers {sorted(modules)} and the view names none; "
+                "wrap the augmenter in kontrast.ToTowers"
+            )
+        raise UnknownNameError("tower", name, modules)
+
+    def _objective(self, pairs: Pairs) -> nn.Module:
+        if _slot(pairs.name) in self.objectives:
+            return self.objectives[_slot(pairs.name)]
+        if _slot("") in self.objectives:  # one objective for whatever the sampler names
+            return self.objectives[_slot("")]
+        raise UnknownNameError("objective for the pairs named", pairs.name, self.objectives)
+
+
+_ONLY = "default"  # a ModuleDict refuses the empty name
+
+
+def _slot(name: str) -> str:
+    return name or _ONLY
+
+
+def _by_name(part: Any) -> dict[str, Any]:
+    if part is None:
+        return {}
+    return dict(part) if isinstance(part, Mapping) and not isinstance(part, nn.Module) else {"": part}
+
+
+def _copies(views: Sequence[View]) -> list[Tensor]:
+    """Number the augmented copies of all views, differently on every rank."""
+    if not views:
+        raise InvalidValueError("a method needs at least one view, got none; the augmenter returned an empty list")
+    copies: list[Tensor] = []
+    start = rank() << 40
+    for view in views:
+        copies.append(torch.arange(start, start + len(view.ids), device=view.ids.device))
+        start += len(view.ids)
+    return copies
+
+
+def _concatenate(inputs: Sequence[Any]) -> Any:
+    first = inputs[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(inputs))
+    if isinstance(first, Mapping):
+        return {name: _concatenate([part[name] for part in inputs]) for name in first}
+    raise IncompatibleError(
+        f"joint_forward joins tensors or mappings of tensors, got {type(first).__name__}; use joint_forward=False"
+    )

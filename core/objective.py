@@ -1,0 +1,63 @@
+"""The interface of objectives."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from .errors import IncompatibleError
+from .loss import Loss
+from .pairs import Pairs
+
+if TYPE_CHECKING:
+    from .sampler import PairSampler
+
+__all__ = ["Needs", "Objective"]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an objective asks of the pairs it is given.
+
+    Args:
+        positives: `"any"` number per anchor, or exactly `"one"`.
+        negatives: whether it is meaningless without negatives.
+        min_batch: the smallest batch (of all ranks) it is defined for.
+    """
+
+    positives: str = "any"
+    negatives: bool = False
+    min_batch: int = 1
+
+
+class Objective(nn.Module, ABC):
+    """Pairs -> Loss, pure in its tensors.
+
+    Subclasses define `forward` from `row_statistics`, `Pairs.aligned` or `Pairs.positive_scores`, and declare `needs`.
+    Memory, ranks and precision are the core's business: return sums and counts, never a mean over this rank's rows.
+    """
+
+    needs = Needs()
+
+    @abstractmethod
+    def forward(self, pairs: Pairs) -> Loss:
+        """Return the loss of these pairs."""
+
+    def check(self, sampler: "PairSampler") -> None:
+        """Refuse a sampler that cannot give what this objective needs.
+
+        Raises:
+            IncompatibleError: says which need is not met and what would meet it.
+        """
+        name, source = type(self).__name__, type(sampler).__name__
+        if self.needs.negatives and not sampler.gives.negatives:
+            raise IncompatibleError(
+                f"{name} needs negatives, and the sampler {source} gives none; "
+                "take kontrast.InBatch, or put a kontrast.Queue around it"
+            )
+        if self.needs.positives == "one" and sampler.gives.positives != "one":
+            raise IncompatibleError(
+                f"{name} needs exactly one positive per anchor, and the sampler {source} may give several; "
+                "take a sampler of two views, matched by ids"
+            )

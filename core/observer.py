@@ -1,0 +1,69 @@
+"""What watches a run: called at its turns, unable to break it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from warnings import warn
+
+__all__ = ["Observer", "ObserverWarning", "Progress"]
+
+
+class ObserverWarning(UserWarning):
+    """An observer raised and is not called again; the run goes on."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands.
+
+    Args:
+        epochs: how many there are.
+        steps_per_epoch: how many batches each has.
+        world: number of processes.
+        main: whether this is the process that speaks and writes.
+        out: the run's folder.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    world: int
+    main: bool
+    out: Path | None
+
+
+class Observer:
+    """Watches a run by overriding what it wants to hear of. It runs on every rank; speak where `progress.main`."""
+
+    def run_started(self, progress: Progress) -> None:
+        """Called before the first step."""
+
+    def step_ended(self, metrics: Mapping[str, float]) -> None:
+        """Called for every step, in order, some steps late (metrics leave the device in groups)."""
+
+    def epoch_ended(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Called after the last step of an epoch with the means of its metrics."""
+
+    def run_ended(self, error: BaseException | None) -> None:
+        """Called last, with what ended the run early if something did."""
+
+
+class Observers:
+    """Calls each observer on its own: one that raises is reported by name and left out from then on."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._active = list(observers)
+
+    def call(self, turn: str, *arguments: Any) -> None:
+        """Call one turn of every observer."""
+        for observer in tuple(self._active):
+            try:
+                getattr(observer, turn)(*arguments)
+            except Exception as error:  # an observer must not end a run; it is named, and silent from here
+                self._active.remove(observer)
+                warn(
+                    f"the observer {type(observer).__name__} failed in {turn} and is left out from here: "
+                    f"{type(error).__name__}: {error}",
+                    ObserverWarning,
+                    stacklevel=2,
+                )

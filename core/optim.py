@@ -1,0 +1,131 @@
+"""Optimizers as settings, and the learning-rate schedule: linear warm-up, then a half cosine."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from .errors import InvalidValueError
+from .lars import Lars
+
+__all__ = ["LARS", "SGD", "AdamW", "OptimizerSettings", "learning_rate_factor"]
+
+
+@dataclass(frozen=True)
+class OptimizerSettings(ABC):
+    """What a run builds its optimizer from. Biases and the scales of norms are neither decayed nor adapted."""
+
+    learning_rate: float
+
+    def __post_init__(self) -> None:
+        if not self.learning_rate > 0:
+            raise InvalidValueError(f"`learning_rate` must be > 0, got {self.learning_rate!r}")
+
+    @abstractmethod
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        """Return the optimizer over the trainable parameters of `module`."""
+
+
+@dataclass(frozen=True)
+class AdamW(OptimizerSettings):
+    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101).
+
+    Args:
+        learning_rate: at the end of the warm-up; not scaled by the batch size.
+        weight_decay: decoupled.
+        beta1: decay of the gradient's mean.
+        beta2: decay of its square's mean.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.999
+
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        """Return torch's AdamW."""
+        groups = _groups(module, weight_decay=0.0)
+        return torch.optim.AdamW(
+            groups,
+            lr=self.learning_rate,
+            betas=(self.beta1, self.beta2),
+            weight_decay=self.weight_decay,
+        )
+
+
+@dataclass(frozen=True)
+class SGD(OptimizerSettings):
+    """SGD with momentum.
+
+    Args:
+        learning_rate: at the end of the warm-up; not scaled by the batch size.
+        momentum: of the velocity.
+        weight_decay: added to the gradient.
+    """
+
+    learning_rate: float = 0.06
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        """Return torch's SGD."""
+        groups = _groups(module, weight_decay=0.0)
+        return torch.optim.SGD(
+            groups,
+            lr=self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
+
+
+@dataclass(frozen=True)
+class LARS(OptimizerSettings):
+    """LARS, for large batches (`kontrast.lars.Lars`).
+
+    Args:
+        learning_rate: at the end of the warm-up; not scaled by the batch size.
+        momentum: of the velocity.
+        weight_decay: inside the trust ratio.
+        trust_coefficient: share of a weight's norm that one step may move it.
+    """
+
+    learning_rate: float = 0.3
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    trust_coefficient: float = 0.001
+
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        """Return a Lars."""
+        groups = _groups(module, weight_decay=0.0, adapt=False)
+        return Lars(
+            groups,
+            self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            trust_coefficient=self.trust_coefficient,
+        )
+
+
+def learning_rate_factor(step: int, total_steps: int, warmup_steps: int) -> float:
+    """Return what the learning rate is multiplied by in step `step` of `total_steps`, counted from 0.
+
+    It rises linearly to 1 over the warm-up and falls to 0 by a half cosine.
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return (1 + math.cos(math.pi * min(1.0, progress))) / 2
+
+
+def _groups(module: nn.Module, **for_vectors: object) -> list[dict[str, Any]]:
+    """Return the trainable matrices, and the trainable vectors (biases, scales of norms) with settings of their own."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if not trainable:
+        raise InvalidValueError(f"{type(module).__name__} has no parameter that requires a gradient: nothing to train")
+    matrices = [parameter for parameter in trainable if parameter.ndim > 1]
+    vectors = [parameter for parameter in trainable if parameter.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, **for_vectors}]
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,125 @@
+"""A queue of past embeddings as further negatives (MoCo's dictionary, cross-batch memory).
+
+Shapes: K entries, D embedding size, A anchors.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import IncompatibleError, InvalidValueError
+from .pairs import Block, Keys, Pairs
+from .sampler import Gives, PairSampler
+from .values import Encoded, across_ranks, stack
+
+__all__ = ["Queue"]
+
+
+class Queue(PairSampler):
+    """Put the last `size` candidates of earlier steps beside those that `inner` finds, as negatives.
+
+    What is kept is the target's embedding where there is a target, else the anchors' own, detached. Entries are
+    never positives, and never negatives of a row of the same sample: an old copy of oneself is left out by its id.
+    The queue starts empty and takes any batch size; a batch larger than the queue leaves its newest `size` rows. It
+    is the same on every rank (rows enter in rank order), and whole in the state dict: embeddings, ids, labels,
+    groups, pointer and fill.
+
+    Args:
+        inner: the sampler whose pairs are added to. `Positives()` gives MoCo (all negatives from the queue),
+            `InBatch()` a memory beside the batch.
+        size: how many rows are kept, >= 1.
+
+    Raises:
+        InvalidValueError: if `size` is not >= 1.
+
+    Source:
+        He et al. 2020, arXiv:1911.05722; Wang et al. 2020 (cross-batch memory), arXiv:1912.06798. Differs from MoCo's
+        code: no random entries at the start, and no division of the queue by the batch is needed.
+    """
+
+    rows: Tensor
+    keys: Tensor
+
+    def __init__(self, inner: PairSampler, size: int = 65536) -> None:
+        super().__init__()
+        if not isinstance(inner, PairSampler):
+            raise InvalidValueError(
+                f"a queue goes around a sampler, got {type(inner).__name__}; write Queue(InBatch(), size=...)"
+            )
+        if size < 1:
+            raise InvalidValueError(f"`size` of a queue must be >= 1, got {size!r}")
+        self.inner = inner
+        self.size = size
+        self.pointer = 0
+        self.fill = 0
+        self.register_buffer("rows", torch.zeros(0, 0))  # [size, D] once D is known: from the first batch
+        self.register_buffer("keys", torch.full((size, 3), -1))  # ids, labels, groups
+
+    @property
+    def gives(self) -> Gives:
+        """What the inner sampler gives, with negatives."""
+        return Gives(self.inner.gives.positives, negatives=True, min_batch=1)
+
+    def reads(self, num_views: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return what the inner sampler reads."""
+        return self.inner.reads(num_views)
+
+    def extra_repr(self) -> str:
+        """Show the size."""
+        return f"size={self.size}"
+
+    def pairs(self, encoded: Sequence[Encoded]) -> list[Pairs]:
+        """Return the inner sampler's pairs with one more block: the queue."""
+        inner = self.inner.pairs(encoded)
+        return [pairs.with_blocks([self._block(pairs)]) for pairs in inner] if self.fill else inner
+
+    @torch.no_grad()
+    def commit(self, encoded: Sequence[Encoded]) -> None:
+        """Take in this step's candidates of all ranks; the oldest entries make room."""
+        _, read = self.reads(len(encoded))
+        new = across_ranks(stack([encoded[view] for view in read], "target").detach())
+        assert new.rows is not None
+        absent = torch.full_like(new.ids, -1)
+        keys = torch.stack([new.ids, *(absent if key is None else key for key in (new.labels, new.groups))], dim=1)
+        rows = new.rows[-self.size :]
+        if self.rows.shape[1] != rows.shape[1]:
+            if self.fill:
+                raise InvalidValueError(
+                    f"the queue holds embeddings of size {self.rows.shape[1]}, and this batch has {rows.shape[1]}"
+                )
+            self.rows = rows.new_zeros(self.size, rows.shape[1])
+        at = (self.pointer + torch.arange(len(rows), device=rows.device)) % self.size
+        self.rows[at] = rows.to(self.rows.dtype)
+        self.keys[at] = keys[-self.size :]
+        self.pointer = (self.pointer + len(rows)) % self.size
+        self.fill = min(self.fill + len(rows), self.size)
+
+    def get_extra_state(self) -> dict[str, int]:
+        """Return pointer and fill for the state dict."""
+        return {"pointer": self.pointer, "fill": self.fill, "size": self.size}
+
+    def set_extra_state(self, state: Mapping[str, int]) -> None:
+        """Take pointer and fill from the state dict."""
+        if state["size"] != self.size:
+            raise InvalidValueError(
+                f"the saved queue holds {state['size']} entries and this one {self.size}; make it the same size"
+            )
+        self.pointer, self.fill = state["pointer"], state["fill"]
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        saved = state_dict.get(f"{prefix}rows")
+        if saved is not None and saved.shape != self.rows.shape and saved.shape[:1] in ((0,), (self.size,)):
+            self.rows = self.rows.new_zeros(saved.shape, dtype=saved.dtype)  # D is known only from the first batch on
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def _block(self, pairs: Pairs) -> Block:
+        if pairs.rows is None:
+            raise IncompatibleError(
+                "Queue needs to know which samples the anchors are; build the inner sampler's pairs with Pairs.between"
+            )
+        anchors = pairs.anchors
+        # Filled from the front; once full, every slot counts.
+        rows, ids = self.rows[: self.fill], self.keys[: self.fill, 0]
+        return Block(anchors, rows.to(anchors.dtype), Keys(alias=pairs.rows.ids), Keys(alias=ids))

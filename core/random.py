@@ -1,0 +1,65 @@
+"""Random numbers that belong to a sample, not to the moment they are drawn.
+
+An augmentation drawn from a stream (`torch.rand`) changes with the number of loader workers, of ranks, and with a
+resume. `Draws` computes each number from (seed, epoch, sample id, view, column) instead, by a hash that is good enough
+for augmentation and the same on every device.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Draws", "mix"]
+
+
+def _int64(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+# splitmix64's constants (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195), as wrapped int64.
+_GOLDEN = _int64(0x9E3779B97F4A7C15)
+_MIX_1 = _int64(0xBF58476D1CE4E5B9)
+_MIX_2 = _int64(0x94D049BB133111EB)
+
+
+def mix(value: Tensor) -> Tensor:
+    """Apply splitmix64's finaliser; int64 arithmetic wraps, and masks make the shifts logical."""
+    value = (value ^ ((value >> 30) & ((1 << 34) - 1))) * _MIX_1
+    value = (value ^ ((value >> 27) & ((1 << 37) - 1))) * _MIX_2
+    return value ^ ((value >> 31) & ((1 << 33) - 1))
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Random numbers as a function of (seed, epoch, sample id, view).
+
+    Args:
+        seed: the run's seed.
+        epoch: the epoch, so that each one augments anew.
+    """
+
+    seed: int
+    epoch: int = 0
+
+    def uniform(self, ids: Tensor, count: int, *, view: int = 0) -> Tensor:
+        """Return numbers in [0, 1), float32 [B, count] on the device of `ids`.
+
+        Args:
+            ids: sample ids [B], int64.
+            count: numbers per sample.
+            view: which augmented copy they are for; different views get independent numbers.
+        """
+        state = torch.zeros((), dtype=torch.int64, device=ids.device)
+        for part in (self.seed, self.epoch, view):
+            state = mix(state + _GOLDEN + part)
+        columns = torch.arange(1, count + 1, dtype=torch.int64, device=ids.device) * _GOLDEN
+        mixed = mix(mix(state + ids)[:, None] + columns)
+        return ((mixed >> 40) & ((1 << 24) - 1)).to(torch.float32) * 2.0**-24
+
+    def generator(self, *, stream: int = 0) -> torch.Generator:
+        """Return a CPU generator for what is shared by the whole batch or epoch, the same on every rank."""
+        state = torch.zeros((), dtype=torch.int64)
+        for part in (self.seed, self.epoch, stream):
+            state = mix(state + _GOLDEN + part)
+        return torch.Generator().manual_seed(int(state) & ((1 << 62) - 1))

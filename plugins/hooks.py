@@ -1,0 +1,81 @@
+"""What kontrast's own plugins provide. Light: nothing here imports torch."""
+
+import kontrast
+from kontrast import MethodRecord, ObjectiveRecord, ObserverRecord, SamplerRecord
+
+
+@kontrast.hookimpl
+def kontrast_methods() -> list[MethodRecord]:
+    """Return our methods."""
+    home = "kontrast.plugins"
+    return [
+        MethodRecord(
+            "byol",
+            f"{home}.byol:byol",
+            "Predict a momentum target of the other view; no negatives",
+            "arXiv:2006.07733",
+        ),
+        MethodRecord(
+            "moco-v2",
+            f"{home}.moco_v2:moco_v2",
+            "A query finds its key among a queue of momentum keys",
+            "arXiv:2003.04297",
+        ),
+        MethodRecord(
+            "simclr",
+            f"{home}.simclr:simclr",
+            "Two copies agree against all others of the batch",
+            "arXiv:2002.05709",
+        ),
+        MethodRecord(
+            "vicreg",
+            f"{home}.vicreg:vicreg",
+            "Variance, invariance, covariance of the whole batch",
+            "arXiv:2105.04906",
+        ),
+    ]
+
+
+@kontrast.hookimpl
+def kontrast_objectives() -> list[ObjectiveRecord]:
+    """Return our objectives."""
+    home = "kontrast.plugins.objectives"
+    return [
+        ObjectiveRecord(
+            "cosine-regression",
+            f"{home}:CosineRegression",
+            "2 - 2 cos of prediction and target",
+            "arXiv:2006.07733",
+        ),
+        ObjectiveRecord(
+            "info-nce",
+            f"{home}:InfoNCE",
+            "Cross entropy of each positive against the negatives",
+            "arXiv:1807.03748",
+        ),
+        ObjectiveRecord(
+            "nt-xent",
+            f"{home}:NTXent",
+            "Cross entropy of the positive against all others",
+            "arXiv:2002.05709",
+        ),
+        ObjectiveRecord(
+            "vicreg", f"{home}:VICReg", "Invariance, variance hinge, squared covariances", "arXiv:2105.04906"
+        ),
+    ]
+
+
+@kontrast.hookimpl
+def kontrast_samplers() -> list[SamplerRecord]:
+    """Return the core's samplers."""
+    return [
+        SamplerRecord("in-batch", "kontrast:InBatch", "All other rows of the batch, of all processes"),
+        SamplerRecord("positives", "kontrast:Positives", "The other copies of one's sample alone"),
+        SamplerRecord("queue", "kontrast:Queue", "Past embeddings as further negatives", "arXiv:1911.05722"),
+    ]
+
+
+@kontrast.hookimpl
+def kontrast_observers() -> list[ObserverRecord]:
+    """Return our observers."""
+    return [ObserverRecord("progress", "kontrast.plugins.progress:ProgressBar", "A bar, or a line per epoch")]
