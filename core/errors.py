@@ -66,4 +66,6 @@ def near_names(name: str, known: Iterable[str]) -> str:
     choices = sorted(known)
     near = get_close_matches(name, choices, n=3, cutoff=0.6)
     suggestion = f"; did you mean {' or '.join(f'`{choice}`' for choice in near)}?" if near else "."
+    if near and len(choices) > 20:  # all options of a command would bury the one that is meant
+        return suggestion
     return f"{suggestion} Known: {', '.join(choices) if choices else 'none'}"

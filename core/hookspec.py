@@ -39,33 +39,40 @@ hookimpl = pluggy.HookimplMarker("kontrast")
 @hookspec
 def kontrast_methods() -> Iterable[MethodRecord]:
     """Return the methods this plugin provides."""
+    ...
 
 
 @hookspec
 def kontrast_objectives() -> Iterable[ObjectiveRecord]:
     """Return the objectives this plugin provides."""
+    ...
 
 
 @hookspec
 def kontrast_samplers() -> Iterable[SamplerRecord]:
     """Return the pair samplers this plugin provides."""
+    ...
 
 
 @hookspec
 def kontrast_encoders() -> Iterable[EncoderRecord]:
     """Return the encoders this plugin provides."""
+    ...
 
 
 @hookspec
 def kontrast_augmenters() -> Iterable[AugmenterRecord]:
     """Return the augmenters this plugin provides."""
+    ...
 
 
 @hookspec
 def kontrast_adapters() -> Iterable[AdapterRecord]:
     """Return the domains this plugin provides."""
+    ...
 
 
 @hookspec
 def kontrast_observers() -> Iterable[ObserverRecord]:
     """Return the run observers this plugin provides."""
+    ...

@@ -1,5 +1,8 @@
 """LARS: SGD with momentum whose step is scaled, per layer, by the size of the weights over that of the gradient."""
 
+# pyright: reportPrivateImportUsage=false
+# The foreach functions are what torch's own optimizers use; torch does not export them by a public name.
+
 from collections.abc import Callable
 from typing import Any, overload
 

@@ -108,11 +108,22 @@ class Queue(PairSampler):
             )
         self.pointer, self.fill = state["pointer"], state["fill"]
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
         saved = state_dict.get(f"{prefix}rows")
         if saved is not None and saved.shape != self.rows.shape and saved.shape[:1] in ((0,), (self.size,)):
             self.rows = self.rows.new_zeros(saved.shape, dtype=saved.dtype)  # D is known only from the first batch on
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
     def _block(self, pairs: Pairs) -> Block:
         if pairs.rows is None:

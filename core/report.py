@@ -29,6 +29,8 @@ def embedding_picture(panels: dict[str, Tensor], labels: Tensor, path: str | Pat
         raise MissingExtraError(
             "pictures need matplotlib, which is not installed; run `pip install 'kontrast[report]'`"
         ) from error
+    if not panels:
+        raise InvalidValueError("a picture needs at least one panel, got none")
     figure = Figure(figsize=(4.2 * len(panels), 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -38,11 +40,11 @@ def embedding_picture(panels: dict[str, Tensor], labels: Tensor, path: str | Pat
         centred = rows.double() - rows.double().mean(0)
         _, _, directions = torch.linalg.svd(centred, full_matrices=False)
         flat = (centred @ directions[:2].T).numpy()
-        drawn = axis.scatter(flat[:, 0], flat[:, 1], c=labels.numpy(), cmap="tab10", s=9, linewidths=0)
+        axis.scatter(flat[:, 0], flat[:, 1], c=labels.numpy(), cmap="tab10", s=9, linewidths=0)
         axis.set_title(title)
         axis.set_xticks([])
         axis.set_yticks([])
-    handles, names = drawn.legend_elements()
+    handles, names = axes[-1].collections[0].legend_elements()
     figure.legend(handles, names, loc="outside right center", frameon=False)
     figure.savefig(path, dpi=120)
     return Path(path)

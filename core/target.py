@@ -1,5 +1,8 @@
 """What the candidates of a two-branch method are embedded by: a momentum copy, or the same tower cut from the graph."""
 
+# pyright: reportPrivateImportUsage=false
+# The foreach functions are what torch's own optimizers use; torch does not export them by a public name.
+
 import copy
 import math
 from typing import TypeVar

@@ -1,10 +1,36 @@
-"""Settings of the whole test session."""
+"""Settings of the whole test session, and what tests share."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
 import torch
+from gloo import GlooPool
 
 # Two test processes share two cores: one thread each, and idle OpenMP threads that sleep.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def gloo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GlooPool]:
+    pool = GlooPool(tmp_path_factory.mktemp("gloo"))
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    folder = Path(os.environ.get("KONTRAST_DATA", "../shared/data"))
+    if not folder.is_dir():
+        pytest.skip(f"no data sets at {folder}; set KONTRAST_DATA")
+    return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # All tests of the pool go to one test process, so that there is one pool.
+    for item in items:
+        if "gloo" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("gloo"))

@@ -23,7 +23,8 @@ def load(source: str | Path) -> kt.Splits[kt.ArrayData]:
 
     Args:
         source: `"digits"` (1,797 handwritten digits that scikit-learn carries, 16 x 16 pixels; 1,297 to train,
-            500 to test), or an `.npz` file with arrays `images`, `labels` (and `test_images`, `test_labels`) as `images` takes.
+            500 to test), or an `.npz` file with arrays `images`, `labels` (and
+            `test_images`, `test_labels`) as `images` takes.
 
     Raises:
         UnknownNameError: if it is neither.

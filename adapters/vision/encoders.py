@@ -3,6 +3,8 @@
 Shapes: B images, C channels, H x W pixels.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 
 import kontrast as kt
@@ -69,7 +71,7 @@ def resnet18(in_channels: int = 3, small_images: bool = False) -> kt.Encoder:
     """
     from torchvision.models import resnet18 as torchvision_resnet18
 
-    trunk = torchvision_resnet18()
+    trunk: Any = torchvision_resnet18()  # torchvision types its layers more narrowly than they may be replaced
     size: int = trunk.fc.in_features
     trunk.fc = nn.Identity()
     if small_images:

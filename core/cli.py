@@ -1,0 +1,155 @@
+"""The command line: list, describe, plugins (light: no torch), and train.
+
+Whatever is wrong with the input is one sentence on standard error and exit status 2.
+"""
+
+import argparse
+import inspect
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from .errors import KontrastError, UnknownNameError
+from .records import Record
+from .registry import KINDS, registry
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status.
+
+    Args:
+        arguments: as in `sys.argv[1:]`, which is the default.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if given[:1] == ["train"]:
+            from .train_command import train  # imports torch
+
+            return train(given[1:])
+        return _light(given)
+    except KontrastError as error:
+        sys.stderr.write(f"kontrast: {error}\n")
+        return 2
+
+
+def _light(given: list[str]) -> int:
+    kinds = sorted(kind.kind for kind in KINDS.values())
+    parser = argparse.ArgumentParser("kontrast", description="Contrastive and self-supervised learning, by plugins.")
+    commands = parser.add_subparsers(title="commands", dest="command", required=True)
+    listing = commands.add_parser("list", help="what is registered, by kind")
+    listing.add_argument("kind", nargs="?", help=f"one of {', '.join(kinds)}")
+    describing = commands.add_parser("describe", help="one registered name: parameters, paper, provider")
+    describing.add_argument("name")
+    plugins = commands.add_parser("plugins", help="the plugins found, and what became of each")
+    plugins.add_argument("--json", action="store_true", help="as JSON")
+    commands.add_parser("train", help="train a method: kontrast train METHOD --help", add_help=False)
+    options = parser.parse_args(given)
+    if options.command == "list":
+        return _list(options.kind, kinds)
+    if options.command == "describe":
+        return _describe(options.name)
+    return _plugins(as_json=options.json)
+
+
+def _list(kind: str | None, kinds: list[str]) -> int:
+    wanted = None if kind is None else kind.removesuffix("s")
+    if wanted is not None and wanted not in kinds:
+        raise UnknownNameError("kind", str(kind), kinds)
+    rows = [
+        [record.kind, name, record.summary, f"{plugin.distribution} {plugin.version}"]
+        for record_kind in KINDS.values()
+        if wanted in (None, record_kind.kind)
+        for name, (plugin, record) in _providers(record_kind).items()
+    ]
+    _table(["kind", "name", "what it does", "provided by"], rows)
+    return 0
+
+
+def _describe(name: str) -> int:
+    found = [
+        (plugin, record)
+        for kind in KINDS.values()
+        for known, (plugin, record) in _providers(kind).items()
+        if known == name
+    ]
+    if not found:
+        raise UnknownNameError("registered name", name, {n for kind in KINDS.values() for n in _providers(kind)})
+    from docstring_parser import parse
+
+    for plugin, record in found:
+        factory = record.load()
+        text = parse(inspect.getdoc(factory) or "")
+        meaning = {parameter.arg_name: " ".join((parameter.description or "").split()) for parameter in text.params}
+        print(f"{record.kind} {record.name}: {record.summary}")
+        for label, value in (
+            ("paper", record.paper),
+            ("provided by", f"{plugin.distribution} {plugin.version}, plugin {plugin.name}"),
+            ("made by", f"{factory.__module__}.{factory.__qualname__}"),
+        ):
+            if value:
+                print(f"  {label}: {value}")
+        rows = [
+            [entry.name, _type_name(entry.annotation), _default(entry), meaning.get(entry.name, "")]
+            for entry in record.signature().parameters.values()
+        ]
+        if rows:
+            _table(["parameter", "type", "default", "meaning"], rows)
+    return 0
+
+
+def _plugins(*, as_json: bool) -> int:
+    rows = [
+        {
+            "name": plugin.name,
+            "distribution": plugin.distribution,
+            "version": plugin.version,
+            "state": plugin.state,
+            "cause": "" if plugin.error is None else f"{plugin.stage}: {type(plugin.error).__name__}: {plugin.error}",
+            "provides": [f"{record.kind} {record.name}" for record in plugin.records],
+        }
+        for plugin in registry().plugins
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    else:
+        columns = ["name", "distribution", "version", "state", "provides"]
+        _table(
+            columns, [[*[str(row[c]) for c in columns[:4]], row["cause"] or ", ".join(row["provides"])] for row in rows]
+        )
+    return 0
+
+
+def _providers(kind: type[Record]) -> dict[str, tuple[Any, Record]]:
+    return {
+        record.name: (plugin, record)
+        for name, record in registry().records(kind).items()
+        for plugin in registry().plugins
+        if record in plugin.records and name == record.name
+    }
+
+
+def _table(headings: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("kind", "name", "parameter"))
+    for row in rows:
+        table.add_row(*row)
+    # Piped, a table is as wide as it needs to be: one line per entry.
+    width = None if sys.stdout.isatty() else 400
+    Console(width=width, highlight=False, markup=False).print(table)
+
+
+def _type_name(annotation: Any) -> str:
+    if annotation is inspect.Parameter.empty:
+        return ""
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+
+
+def _default(parameter: inspect.Parameter) -> str:
+    return "required" if parameter.default is inspect.Parameter.empty else repr(parameter.default)
