@@ -101,7 +101,7 @@ def _describe(name: str) -> int:
 
 
 def _plugins(*, as_json: bool) -> int:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": plugin.name,
             "distribution": plugin.distribution,
@@ -140,9 +140,11 @@ def _table(headings: list[str], rows: list[list[str]]) -> None:
         table.add_column(heading, overflow="fold", no_wrap=heading in ("kind", "name", "parameter"))
     for row in rows:
         table.add_row(*row)
-    # Piped, a table is as wide as it needs to be: one line per entry.
-    width = None if sys.stdout.isatty() else 400
-    Console(width=width, highlight=False, markup=False).print(table)
+    # Piped, a table is as wide as it needs to be, one line per entry, without the padding behind.
+    console = Console(width=None if sys.stdout.isatty() else 1000, highlight=False, markup=False)
+    with console.capture() as capture:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
 def _type_name(annotation: Any) -> str:

@@ -10,37 +10,43 @@ from .errors import InvalidValueError, MissingExtraError
 __all__ = ["embedding_picture"]
 
 
-def embedding_picture(panels: dict[str, Tensor], labels: Tensor, path: str | Path) -> Path:
-    """Save a picture of representations: one panel each, their two first principal components, coloured by class.
+def embedding_picture(panels: dict[str, Tensor], labels: Tensor, path: str | Path, *, limit: int = 2000) -> Path:
+    """Save a picture of representations: one panel each, laid out by t-SNE on the cosine, coloured by class.
 
     Args:
-        panels: title -> representations [N, D].
+        panels: title -> representations [N, D], N >= 4.
         labels: classes, int64 [N].
         path: a .png, .svg or .pdf.
+        limit: samples drawn at most, taken at random; the layout's time grows faster than their number.
 
     Raises:
-        MissingExtraError: if matplotlib is not installed.
-        InvalidValueError: if a panel does not have one row per label.
+        MissingExtraError: if matplotlib or scikit-learn is not installed.
+        InvalidValueError: if a panel does not have one row per label, or there are too few rows.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from sklearn.manifold import TSNE
+        from threadpoolctl import threadpool_limits
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            "pictures need matplotlib, which is not installed; run `pip install 'kontrast[report]'`"
+            f"pictures need {error.name}, which is not installed; run `pip install 'kontrast[report]'`"
         ) from error
     if not panels:
         raise InvalidValueError("a picture needs at least one panel, got none")
+    if len(labels) < 4:
+        raise InvalidValueError(f"a layout needs at least 4 samples, got {len(labels)}")
+    chosen = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))[:limit].sort().values
     figure = Figure(figsize=(4.2 * len(panels), 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, rows) in zip(axes, panels.items(), strict=True):
         if rows.ndim != 2 or len(rows) != len(labels):
             raise InvalidValueError(f"panel `{title}` must be [{len(labels)}, D], got {list(rows.shape)}")
-        centred = rows.double() - rows.double().mean(0)
-        _, _, directions = torch.linalg.svd(centred, full_matrices=False)
-        flat = (centred @ directions[:2].T).numpy()
-        axis.scatter(flat[:, 0], flat[:, 1], c=labels.numpy(), cmap="tab10", s=9, linewidths=0)
+        layout = TSNE(metric="cosine", perplexity=min(30, (len(chosen) - 1) / 3), init="random", random_state=0)
+        with threadpool_limits(1):  # on few samples its threads spend their time waiting for each other
+            flat = layout.fit_transform(rows[chosen].float().numpy())
+        axis.scatter(flat[:, 0], flat[:, 1], c=labels[chosen].numpy(), cmap="tab10", s=9, linewidths=0)
         axis.set_title(title)
         axis.set_xticks([])
         axis.set_yticks([])

@@ -98,6 +98,10 @@ class Run:
         if sync_batchnorm and world_size() > 1:
             sync_batch_norms(self.method)
         settings = AdamW() if optimizer is None else optimizer
+        if not isinstance(settings, OptimizerSettings):
+            raise InvalidValueError(
+                f"`optimizer` must be settings such as kontrast.AdamW(1e-3), got {settings!r}; the run builds it"
+            )
         self.optimizer = settings.build(self.method)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.folder = RunFolder.create(out, dict(config or {}) or self._described(settings, warmup))

@@ -46,13 +46,14 @@ def train(given: Sequence[str]) -> int:
         raise UnknownNameError("method", "", get_records(MethodRecord), hint="; write kontrast train METHOD ...")
     method_factory = get_record(MethodRecord, names.method).load()
     adapter = _adapter(names.adapter)
-    encoder_factory = _of_adapter(EncoderRecord, names.encoder or adapter.default_encoder, names.adapter)
-    augmenter_factory = _of_adapter(AugmenterRecord, names.augmenter or adapter.default_augmenter, names.adapter)
+    for part in ("data", "encoder", "augmenter"):
+        setattr(names, part, getattr(names, part) or getattr(adapter, f"default_{part}"))
+    encoder_factory = _of_adapter(EncoderRecord, names.encoder, names.adapter)
+    augmenter_factory = _of_adapter(AugmenterRecord, names.augmenter, names.adapter)
     if names.optimizer not in OPTIMIZERS:
         raise UnknownNameError("optimizer", names.optimizer, OPTIMIZERS)
-    source = names.data or adapter.default_data
-    splits: Splits[Data] | None = None if asks_help else adapter.load(source)
-    factories: dict[str, tuple[Callable[..., Any], set[str]]] = {
+    splits: Splits[Data] | None = None if asks_help else adapter.load(names.data)
+    factories: dict[str, tuple[Callable[..., Any], set[str | int]]] = {
         "method": (method_factory, {"encoder"}),
         "encoder": (encoder_factory, set()),
         "augmenter": (augmenter_factory, set()),
@@ -62,7 +63,9 @@ def train(given: Sequence[str]) -> int:
     assert splits is not None
     # Weights are drawn after the seed is set, and are the same on every rank before DDP says so.
     torch.manual_seed(options.seed)
-    parts = {part: {**vars(getattr(options, part, Namespace()))} for part in factories}
+    parts: dict[str, dict[str, Any]] = {
+        part: dict(vars(options[part])) if part in options else {} for part in factories
+    }
     run_options = {name: value for name, value in vars(options).items() if name not in factories}
     encoder = as_encoder(encoder_factory(**parts["encoder"]))
     method = method_factory(encoder, **parts["method"])
@@ -74,7 +77,6 @@ def train(given: Sequence[str]) -> int:
         )
     config = {
         **{choice: {"name": getattr(names, choice), **parts.get(choice, {})} for choice in _CHOICES},
-        "data": {"name": source},
         **run_options,
     }
     run = Run(
@@ -122,7 +124,8 @@ def _of_adapter(kind: type[EncoderRecord] | type[AugmenterRecord], name: str, ad
     if record.adapter and record.adapter != adapter:
         fitting = sorted(other.name for other in get_records(kind).values() if other.adapter in ("", adapter))
         raise IncompatibleError(
-            f"{kind.kind} `{name}` is for the adapter `{record.adapter}`, not `{adapter}`; take one of {', '.join(fitting)}"
+            f"{kind.kind} `{name}` is for the adapter `{record.adapter}`, not `{adapter}`; "
+            f"take one of {', '.join(fitting)}"
         )
     return record.load()
 
@@ -130,7 +133,7 @@ def _of_adapter(kind: type[EncoderRecord] | type[AugmenterRecord], name: str, ad
 def _parsed(
     names: argparse.Namespace,
     rest: list[str],
-    factories: dict[str, tuple[Callable[..., Any], set[str]]],
+    factories: dict[str, tuple[Callable[..., Any], set[str | int]]],
     splits: Splits[Data] | None,
 ) -> Namespace:
     parser = ArgumentParser(
@@ -139,17 +142,18 @@ def _parsed(
         exit_on_error=False,
     )
     parser.add_argument("--out", type=str, required=True, help="the run's folder, which must not hold a run yet")
-    skipped = {"method", "data", "augmenter", "optimizer", "observers", "config", "out"}
-    parser.add_class_arguments(Run, skip=skipped, fail_untyped=False)
+    skipped: set[str | int] = {"method", "data", "augmenter", "optimizer", "observers", "config", "out"}
+    parser.add_class_arguments(Run, skip=skipped)
     for part, (factory, skip) in factories.items():
+        if isinstance(factory, type):
+            parser.add_class_arguments(factory, part, skip=skip)
+        else:
+            parser.add_function_arguments(factory, part, skip=skip)
         # What the data say of a parameter's value (channels, size) is its default here.
         about = {} if splits is None else splits.about
-        defaults = {name: about[name] for name in inspect.signature(factory).parameters if name in about}
-        parser.add_function_arguments(factory, part, skip=skip) if inspect.isfunction(factory) else (
-            parser.add_class_arguments(factory, part, skip=skip)
-        )
-        parser.set_defaults({f"{part}.{name}": value for name, value in defaults.items()})
-    known = {f"--{name}" for name in parser.get_defaults(skip_validation=True).keys()}
+        fitting = {name: about[name] for name in inspect.signature(factory).parameters if name in about}
+        parser.set_defaults({f"{part}.{name}": value for name, value in fitting.items()})
+    known = {f"--{name}" for name, _ in parser.get_defaults(skip_validation=True).items()}
     known |= {f"--{choice}" for choice in _CHOICES[1:]} | {"--help", "-h"}
     for token in rest:
         option = token.split("=")[0]

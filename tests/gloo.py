@@ -34,7 +34,8 @@ class GlooPool:
         store = self._folder / f"store-{self._calls}"
         for rank, (_, pipe) in enumerate(self._workers[:world]):
             pipe.send((function, arguments, rank, world, str(store)))
-        results, errors = [], []
+        results: list[Any] = []
+        errors: list[str] = []
         for rank, (_, pipe) in enumerate(self._workers[:world]):
             if not pipe.poll(TIMEOUT_SECONDS):
                 errors.append(f"rank {rank} did not answer within {TIMEOUT_SECONDS} s")

@@ -91,7 +91,7 @@ def test_positive_index_is_the_join_of_the_keys(indexed: bool) -> None:
         assert anchor.tolist() == sorted(anchor.tolist()), seed
         assert sorted(zip(anchor.tolist(), candidate.tolist(), strict=True)) == sorted(expected), seed
         found += len(expected)
-    assert found > 100
+    assert found > 50
 
 
 def test_without_candidates_there_is_nothing() -> None:
@@ -186,7 +186,10 @@ BAD_BLOCKS: list[tuple[tuple[Any, ...], str]] = [
     ((ints(2, 3, high=2), ints(2, 3, high=2), NONE, NONE), r"one floating dtype, got torch.int64 and torch.int64"),
     ((normal(2, 3), normal(4, 3), kt.Keys(match=torch.arange(4)), NONE), r"anchor key `match` must be int64 \[2\]"),
     ((normal(2, 3), normal(4, 3), NONE, kt.Keys(row=torch.arange(2))), r"candidate key `row` .*\[4\], got .*\[2\]"),
-    ((normal(2, 3), normal(4, 3), NONE, kt.Keys(scope=torch.ones(4))), r"key `scope` must be int64 \[4\], got torch.fl"),
+    (
+        (normal(2, 3), normal(4, 3), NONE, kt.Keys(scope=torch.ones(4))),
+        r"key `scope` must be int64 \[4\], got torch.fl",
+    ),
     (
         (normal(2, 3), normal(4, 3), NONE, kt.Keys(alias=torch.arange(4)), ints(2, 5, high=4)),
         r"candidate key `alias` must be int64 \[2, 5\], got torch.int64 \[4\]",

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from kontrast.values import to_device
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import kontrast as kt
+from kontrast.values import to_device
 
 META = torch.device("meta")  # a second device on every machine: what arrives there was moved
 
@@ -46,20 +46,17 @@ BAD_KEYS: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize("made", [kt.Batch, kt.View])
 @pytest.mark.parametrize("name", ["ids", "labels", "groups"])
-@pytest.mark.parametrize(("value", "found"), [*BAD_KEYS, (torch.arange(2), r"got torch\.int64 \[2\]")])
+@pytest.mark.parametrize(("value", "found"), BAD_KEYS)
 def test_keys_must_be_int64_one_per_row(made: Any, name: str, value: Any, found: str) -> None:
-    keys: dict[str, Any] = {"ids": torch.arange(3), name: value}
-    if name == "ids":
-        keys["labels"] = torch.arange(3)  # ids of another length are noticed by what they disagree with
-    with pytest.raises(kt.InvalidValueError, match=rf"`\w+` must be an int64 tensor \[\d\], one per row, {found}|3\]$"):
-        made(normal(3, 2), **keys)
+    with pytest.raises(kt.InvalidValueError, match=rf"`{name}` must be an int64 tensor \[3\], one per row, {found}$"):
+        made(normal(3, 2), **{"ids": torch.arange(3), name: value})
 
 
+@pytest.mark.parametrize("made", [kt.Batch, kt.View])
 @pytest.mark.parametrize("name", ["labels", "groups"])
-def test_a_wrong_key_is_named(name: str) -> None:
-    keys: dict[str, Any] = {name: torch.arange(4)}
+def test_keys_must_be_as_long_as_the_ids(made: Any, name: str) -> None:
     with pytest.raises(kt.InvalidValueError, match=rf"^`{name}` must be an int64 tensor \[3\].*got torch.int64 \[4\]$"):
-        kt.Batch(normal(3, 2), torch.arange(3), **keys)
+        made(normal(3, 2), torch.arange(3), **{name: torch.arange(4)})
 
 
 @pytest.mark.parametrize("made", [kt.Batch, kt.View])
@@ -122,7 +119,7 @@ def test_to_device_uses_the_to_of_what_has_one() -> None:
 def test_embedded_numbers_samples_alike_and_copies_apart() -> None:
     rows = [normal(4, 2, seed=seed) for seed in range(3)]
     views = kt.embedded(*rows)
-    assert [view.rows for view in views] == rows or all(v.rows is r for v, r in zip(views, rows, strict=True))
+    assert all(view.rows is own for view, own in zip(views, rows, strict=True))
     assert [view.ids.tolist() for view in views] == [views[0].ids.tolist()] * 3
     assert len(set(views[0].ids.tolist())) == 4
     assert len(set(torch.cat([view.copies for view in views]).tolist())) == 12
@@ -138,7 +135,11 @@ def test_embedded_takes_keys() -> None:
 
 @pytest.mark.parametrize(
     ("shapes", "found"),
-    [([(2, 3), (2, 4)], r"\[\[2, 3\], \[2, 4\]\]"), ([(2, 3), (3, 3)], r"\[\[2, 3\], \[3, 3\]\]"), ([(4,)], r"\[\[4\]\]")],
+    [
+        ([(2, 3), (2, 4)], r"\[\[2, 3\], \[2, 4\]\]"),
+        ([(2, 3), (3, 3)], r"\[\[2, 3\], \[3, 3\]\]"),
+        ([(4,)], r"\[\[4\]\]"),
+    ],
 )
 def test_embedded_refuses_shapes_that_differ(shapes: list[tuple[int, ...]], found: str) -> None:
     with pytest.raises(kt.InvalidValueError, match=rf"one \[B, D\] per view, all of one shape, got {found}"):
@@ -146,7 +147,10 @@ def test_embedded_refuses_shapes_that_differ(shapes: list[tuple[int, ...]], foun
 
 
 def test_stack_keeps_order_and_gradient() -> None:
-    views = [encoded(2, labels=torch.tensor([5, 6])), encoded(3, 10, labels=torch.tensor([7, 8, 9]))]
+    views = [
+        encoded(2, labels=torch.tensor([5, 6]), groups=torch.tensor([1, 2])),
+        encoded(3, 10, labels=torch.tensor([7, 8, 9]), groups=torch.tensor([3, 4, 5])),
+    ]
     leaf = views[1].rows
     assert leaf is not None
     leaf.requires_grad_()
@@ -155,6 +159,7 @@ def test_stack_keeps_order_and_gradient() -> None:
     assert joined.rows[:, 0].tolist() == joined.ids.tolist() == [0, 1, 10, 11, 12]
     assert joined.copies.tolist() == [100, 101, 110, 111, 112]
     assert joined.key("labels").tolist() == [5, 6, 7, 8, 9]
+    assert joined.key("groups").tolist() == [1, 2, 3, 4, 5]
     joined.rows.sum().backward()
     assert leaf.grad is not None
 

@@ -67,9 +67,7 @@ def test_gradients_of_every_parameter_equal_those_of_one_process(gloo: GlooPool,
         for step, (gradients, one) in enumerate(zip(steps, expected, strict=True)):
             assert gradients.keys() == one.keys()
             for key, gradient in gradients.items():
-                torch.testing.assert_close(
-                    gradient, one[key], rtol=1e-6, atol=1e-9, msg=lambda t, at=(step, key): f"{at}: {t}"
-                )
+                torch.testing.assert_close(gradient, one[key], rtol=1e-6, atol=1e-9, msg=f"step {step}: {key}")
 
 
 def _trained(name: str) -> tuple[dict[str, Tensor], float]:
@@ -98,4 +96,4 @@ def test_a_run_ends_with_the_weights_and_queue_of_one_process(gloo: GlooPool, na
     for state, rank_loss in gloo.run(world, _trained, name):
         assert rank_loss == pytest.approx(loss, rel=1e-9)
         for key, value in state.items():
-            torch.testing.assert_close(value, expected[key], rtol=1e-6, atol=1e-9, msg=lambda t, k=key: f"{k}: {t}")
+            torch.testing.assert_close(value, expected[key], rtol=1e-6, atol=1e-9, msg=key)

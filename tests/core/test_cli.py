@@ -1,0 +1,108 @@
+"""The command line as its users meet it: in a process of its own where start-up counts, else through `main`."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kontrast.cli import main
+
+
+def _fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1, captured.err
+    return captured.err
+
+
+def test_list_names_everything_without_torch() -> None:
+    code = "import sys; from kontrast.cli import main; main(['list']); print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    lines = result.stdout.splitlines()
+    assert lines[-1] == "False"
+    assert lines[0].split() == ["kind", "name", "what", "it", "does", "provided", "by"]
+    names = [line.split()[1] for line in lines if line.startswith("method")]
+    assert names == ["byol", "moco-v2", "simclr", "vicreg"]
+    assert result.stderr == ""
+
+
+def test_list_of_one_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "samplers"]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]] == ["in-batch", "positives", "queue"]
+    assert "no kind `sampl`; did you mean `sampler`" in _fails(capsys, "list", "sampl")
+
+
+def test_describe_gives_parameters_with_type_default_and_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", "moco-v2"]) == 0
+    out = capsys.readouterr().out
+    assert "arXiv:2003.04297" in out
+    row = next(line for line in out.splitlines() if line.startswith("queue_size"))
+    assert row.split()[1:3] == ["int", "65536"]
+    assert "4096 for small data sets" in row
+    assert "no registered name `simcrl`; did you mean `simclr`" in _fails(capsys, "describe", "simcrl")
+
+
+def test_plugins_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins", "--json"]) == 0
+    plugins = {plugin["name"]: plugin for plugin in json.loads(capsys.readouterr().out)}
+    assert plugins["kontrast-methods"]["state"] == "loaded"
+    assert "method simclr" in plugins["kontrast-methods"]["provides"]
+
+
+def test_train_writes_a_run_with_what_was_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    options = {"adapter": "vision", "data": "digits", "epochs": 2, "batch_size": 512, "encoder.width": 4}
+    arguments = [f"--{name}={value}" for name, value in {**options, "optimizer": "lars"}.items()]
+    assert main(["train", "simclr", *arguments, "--method.temperature", "0.2", "--out", str(out)]) == 0
+    assert f"encoder in {out}/encoder.safetensors" in capsys.readouterr().out
+    config = json.loads((out / "config.json").read_text())
+    assert config["method"] == {"name": "simclr", "hidden_size": 2048, "projection_size": 128, "temperature": 0.2}
+    assert config["encoder"] == {"name": "small-cnn", "in_channels": 1, "width": 4}  # channels from the data
+    assert config["optimizer"]["name"] == "lars"
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 2 * (1297 // 512)
+    assert "holds one; choose another" in _fails(capsys, "train", "simclr", "--out", str(out))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("simcrl --out x", "no method `simcrl`; did you mean `simclr`"),
+        ("simclr --out x --adapter visoin", "no adapter `visoin`; did you mean `vision`"),
+        ("simclr --out x --data digit", "no vision data set or file `digit`; did you mean `digits`"),
+        ("simclr --out x --encoder resnet", "no encoder `resnet`; did you mean `resnet18`"),
+        ("simclr --out x --optimizer adam", "no optimizer `adam`; did you mean `adamw`"),
+        ("simclr --out x --epoch 3", "no option `--epoch`; did you mean `--epochs`"),
+        (
+            "simclr --out x --method.temprature=3",
+            "no option `--method.temprature`; did you mean `--method.temperature`",
+        ),
+        ("simclr --out x --epochs many", '"epochs"'),
+        ("simclr --out x --method.temperature -1", "`temperature` must be > 0, got -1.0"),
+        ("simclr --out x --encoder", "the command line cannot be read: argument --encoder: expected one argument"),
+        ("simclr", "out"),
+        ("", "no method ``"),
+    ],
+)
+def test_train_refuses_in_one_sentence(
+    arguments: str, sentence: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert sentence in _fails(capsys, "train", *arguments.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_train_help_shows_every_parameter(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "byol", "--help"])
+    out = capsys.readouterr().out
+    for option in (
+        "--method.momentum",
+        "--encoder.width",
+        "--augmenter.rotation",
+        "--optimizer.weight_decay",
+        "--seed",
+    ):
+        assert option in out

@@ -1,0 +1,162 @@
+"""A run: what it writes, what it repeats, what it refuses."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import kontrast as kt
+from kontrast.plugins.objectives import InfoNCE, NTXent, VICReg
+
+
+class Jitter(kt.Augmenter):
+    """Adds numbers drawn for each sample and view."""
+
+    def forward(self, batch: kt.Batch, draws: kt.Draws) -> list[kt.View]:
+        size = batch.inputs.shape[1]
+        return [kt.View.of(batch, batch.inputs + 0.1 * draws.uniform(batch.ids, size, view=v)) for v in range(2)]
+
+
+def _data(samples: int = 21) -> kt.ArrayData:
+    return kt.ArrayData(torch.randn(samples, 4, generator=torch.Generator().manual_seed(0)))
+
+
+def _method(objective: kt.Objective | None = None) -> kt.Method:
+    torch.manual_seed(0)
+    encoder = kt.as_encoder(nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.1), nn.ReLU()), representation_size=8)
+    return kt.Method(encoder, projector=nn.Linear(8, 3), sampler=kt.InBatch(), objective=objective or NTXent())
+
+
+def _run(**options: object) -> kt.Run:
+    settings: dict[str, object] = {"epochs": 3, "batch_size": 8, "device": "cpu", "observers": ()}
+    return kt.Run(_method(), _data(), augmenter=Jitter(), **{**settings, **options})  # type: ignore[arg-type]
+
+
+def test_a_run_writes_one_folder_with_every_step_once(tmp_path: Path) -> None:
+    out = tmp_path / "runs" / "mine"
+    run = _run(out=out, log_every=4, drop_last=False, warmup_epochs=1)
+    means = run.fit()
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(9))
+    assert [row["epoch"] for row in rows] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert means["loss"] == pytest.approx(sum(row["loss"] for row in rows[-3:]) / 3)
+    assert [row["learning_rate"] for row in rows[:3]] == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3])
+    assert rows[-1]["learning_rate"] < rows[3]["learning_rate"]
+    assert json.loads((out / "config.json").read_text())["batch_size"] == 8
+    assert json.loads((out / "environment.json").read_text())["processes"] == 1
+    fresh = kt.as_encoder(nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.1), nn.ReLU()), representation_size=8)
+    kt.load_encoder(fresh, out)
+    inputs = _data().inputs
+    assert torch.equal(fresh(inputs), run.encoder(inputs))
+
+
+def test_the_same_run_gives_the_same_weights_and_another_seed_others() -> None:
+    def weights(seed: int) -> Tensor:
+        run = _run(seed=seed)
+        run.fit()
+        return torch.cat([parameter.detach().flatten() for parameter in run.method.parameters()])
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_an_existing_run_folder_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(
+        kt.RunFolderError, match=r"`out` must be a folder without a run, and .* holds one; choose another"
+    ):
+        _run(out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_weights_of_another_encoder_are_refused(tmp_path: Path) -> None:
+    _run(out=tmp_path / "run").fit()
+    with pytest.raises(kt.IncompatibleError, match=r"holds another encoder than Linear: .* differ"):
+        kt.load_encoder(nn.Linear(4, 8), tmp_path / "run")
+
+
+class Watcher(kt.Observer):
+    """Writes down its turns, and raises when told to."""
+
+    def __init__(self, raises_in: str = "") -> None:
+        self.turns: list[str] = []
+        self.raises_in = raises_in
+
+    def _turn(self, name: str) -> None:
+        self.turns.append(name)
+        if name == self.raises_in:
+            raise RuntimeError("the disk of the plotting service is full")
+
+    def run_started(self, progress: kt.Progress) -> None:
+        self._turn("run_started")
+
+    def step_ended(self, metrics: Mapping[str, float]) -> None:
+        self._turn("step_ended")
+
+    def epoch_ended(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        self._turn("epoch_ended")
+
+    def run_ended(self, error: BaseException | None) -> None:
+        self._turn(f"run_ended {type(error).__name__}")
+
+
+def test_observers_hear_every_turn_and_a_raising_one_is_left_out_by_name() -> None:
+    good, bad = Watcher(), Watcher(raises_in="step_ended")
+    with pytest.warns(UserWarning, match=r"the observer Watcher failed in step_ended and is left out .* RuntimeError"):
+        _run(epochs=2, warmup_epochs=0, observers=(bad, good)).fit()
+    assert good.turns == ["run_started", *(["step_ended"] * 2 + ["epoch_ended"]) * 2, "run_ended NoneType"]
+    assert bad.turns == ["run_started", "step_ended"]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_its_step() -> None:
+    data = _data()
+    data.inputs[5] = torch.nan
+    watcher = Watcher()
+    run = kt.Run(
+        _method(),
+        data,
+        augmenter=Jitter(),
+        epochs=1,
+        warmup_epochs=0,
+        batch_size=21,
+        device="cpu",
+        observers=(watcher,),
+    )
+    with pytest.raises(
+        kt.NonFiniteLossError, match="the loss must be finite, got nan in step 0; lower the learning rate"
+    ):
+        run.fit()
+    assert watcher.turns[-1] == "run_ended NonFiniteLossError"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"epochs": 0}, "`epochs` must be >= 1, got 0"),
+        ({"batch_size": 0}, "`batch_size` must be >= 1, got 0"),
+        ({"batch_size": 1}, "`batch_size` must be >= 2 for this method, got 1"),
+        ({"batch_size": 22}, r"`batch_size` must not exceed the number of samples \(21\), got 22"),
+        ({"batch_size": 10, "drop_last": False}, "the last batch would hold 1 of 21 samples, fewer than the method"),
+        ({"warmup_epochs": 3}, r"`warmup_epochs` must be >= 0 and less than epochs \(3\), got 3"),
+        ({"observers": ("progres",)}, "no observer `progres`; did you mean `progress`"),
+        ({"optimizer": kt.AdamW}, "`optimizer` must be settings such as kontrast.AdamW"),
+    ],
+)
+def test_options_that_break_a_rule_are_named(options: dict[str, object], sentence: str) -> None:
+    with pytest.raises(kt.KontrastError, match=sentence):
+        _run(**options)
+
+
+def test_batch_norms_need_two_samples() -> None:
+    method = kt.Method(nn.BatchNorm1d(4), sampler=kt.Queue(kt.Positives("forward"), size=4), objective=InfoNCE())
+    with pytest.raises(kt.InvalidValueError, match="this method has batch norms, which need 2 samples in a batch"):
+        kt.Run(method, _data(), augmenter=Jitter(), batch_size=1, device="cpu", observers=())
+
+
+def test_vicreg_needs_two_samples() -> None:
+    method = kt.Method(nn.Linear(4, 3), sampler=kt.Positives("forward"), objective=VICReg())
+    with pytest.raises(kt.InvalidValueError, match="`batch_size` must be >= 2 for this method, got 1"):
+        kt.Run(method, _data(), augmenter=Jitter(), batch_size=1, device="cpu", observers=())

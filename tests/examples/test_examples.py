@@ -1,0 +1,56 @@
+"""The examples run as a newcomer runs them: as scripts, offline, from an empty folder."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+
+
+def _run(folder: Path, *command: str) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("name", ["custom_objective", "custom_sampler"])
+def test_an_own_part_trains_and_beats_the_encoder_as_drawn(name: str, tmp_path: Path) -> None:
+    last = _run(tmp_path, sys.executable, str(EXAMPLES / f"{name}.py")).splitlines()[-1]
+    untrained, trained = (float(word.strip(",")) for word in last.split() if word[0].isdigit())
+    assert trained > untrained + 3
+
+
+def _table(output: str) -> dict[str, list[float]]:
+    rows = [line.rsplit(maxsplit=2) for line in output.splitlines() if "encoder" in line or line.startswith("raw")]
+    return {name.strip(): [float(knn), float(linear)] for name, knn, linear in rows}
+
+
+def test_the_demo_prints_a_table_and_leaves_a_picture_and_can_be_repeated(tmp_path: Path) -> None:
+    command = (sys.executable, str(EXAMPLES / "simclr.py"), "--out", "demo", "--epochs")
+    _run(tmp_path, *command, "1")
+    table = _table(_run(tmp_path, *command, "8"))
+    assert table["trained encoder"][0] > table["untrained encoder"][0] + 10
+    assert table["trained encoder"][1] > table["raw pixels"][1] + 10
+    assert (tmp_path / "demo" / "seed-0" / "embedding.png").stat().st_size > 10_000
+    assert (tmp_path / "demo" / "seed-0" / "encoder.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_the_demo_wins_clearly(tmp_path: Path) -> None:
+    table = _table(_run(tmp_path, sys.executable, str(EXAMPLES / "simclr.py"), "--out", "demo"))
+    for column in (0, 1):
+        baseline = min(100 - table[name][column] for name in ("raw pixels", "untrained encoder"))
+        assert 100 - table["trained encoder"][column] < baseline / 3
+
+
+def test_the_same_script_under_torchrun_gives_one_table(tmp_path: Path) -> None:
+    torchrun = str(Path(sys.executable).parent / "torchrun")
+    script = str(EXAMPLES / "simclr.py")
+    output = _run(tmp_path, torchrun, "--nproc-per-node", "2", script, "--epochs", "2", "--out", "demo")
+    assert output.count("trained encoder") == 2  # untrained and trained, once each
+    rows = (tmp_path / "demo" / "seed-0" / "metrics.jsonl").read_text().splitlines()
+    assert len(rows) == 2 * (1297 // 256)
