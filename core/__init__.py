@@ -20,6 +20,7 @@ from .errors import (
 )
 from .hookspec import hookimpl
 from .observer import Observer, Progress
+from .optional import optional_import
 from .records import (
     AdapterRecord,
     AugmenterRecord,
@@ -192,6 +193,7 @@ __all__ = [
     "key",
     "load_encoder",
     "mlp",
+    "optional_import",
     "rank",
     "row_statistics",
     "stack",

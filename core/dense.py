@@ -43,9 +43,9 @@ def dense_scores(block: Block, similarity: Similarity) -> Tensor:
 def _logsumexp(logits: Tensor, mask: Tensor) -> Tensor:
     """Log-sum-exp over a row's masked entries; -inf with zero gradient where it has none."""
     masked = torch.where(mask, logits, -torch.inf)
-    some = mask.any(1)
     if not masked.shape[1]:
         return masked.new_full((len(masked),), -torch.inf)
-    # An empty row is given one harmless finite entry, since the gradient of log(0) is not a number.
+    some = (masked > -torch.inf).any(1)
+    # A row of nothing (or of log-weights -inf) is made finite first: the gradient of log(0) is not a number.
     safe = torch.where(some[:, None], masked, 0.0)
     return torch.where(some, safe.logsumexp(1), -torch.inf)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .data import Data
-from .errors import IncompatibleError, InvalidValueError, MissingExtraError
+from .errors import IncompatibleError, InvalidValueError
+from .optional import optional_import
 from .similarity import normalize
 
 __all__ = ["Representations", "embed", "knn", "linear"]
@@ -33,9 +34,9 @@ def embed(encoder: nn.Module | None, data: Data, *, batch_size: int = 512) -> Re
         batch_size: samples per forward pass.
     """
     device = torch.device("cpu")
-    training = False
+    modes: list[tuple[nn.Module, bool]] = []
     if encoder is not None:
-        training = encoder.training
+        modes = [(part, part.training) for part in encoder.modules()]  # a part may be in another mode than the whole
         first = next(encoder.parameters(), None)
         device = device if first is None else first.device
         encoder.eval()
@@ -51,8 +52,8 @@ def embed(encoder: nn.Module | None, data: Data, *, batch_size: int = 512) -> Re
                 ids.append(batch.ids)
                 labels.append(batch.labels)
     finally:
-        if encoder is not None:
-            encoder.train(training)
+        for part, training in modes:
+            part.training = training
     known = [label for label in labels if label is not None]
     return Representations(torch.cat(rows), torch.cat(ids), torch.cat(known) if len(known) == len(labels) else None)
 
@@ -91,9 +92,8 @@ def knn(
     right = 0
     for rows, labels in zip(queries.split(chunk), query_labels.split(chunk), strict=True):
         near = (normalize(rows) @ bank.T).topk(k, dim=1)
-        votes = torch.zeros(len(rows), classes).scatter_add_(
-            1, bank_labels[near.indices], ((near.values - 1) / temperature).exp()
-        )
+        weights = ((near.values - near.values[:, :1]) / temperature).exp()  # relative to the nearest: none underflows
+        votes = torch.zeros(len(rows), classes).scatter_add_(1, bank_labels[near.indices], weights)
         right += int((votes.argmax(1) == labels).sum())
     return 100 * right / len(queries)
 
@@ -119,16 +119,14 @@ def linear(
         MissingExtraError: if scikit-learn is not installed.
         IncompatibleError: if labels are missing.
     """
-    try:
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "the linear probe needs scikit-learn, which is not installed; run `pip install 'kontrast[eval]'`"
-        ) from error
+    linear_model, pipeline, preprocessing = (
+        optional_import(f"sklearn.{part}", extra="kontrast[eval]", purpose="the linear probe")
+        for part in ("linear_model", "pipeline", "preprocessing")
+    )
     bank, queries, bank_labels, query_labels = _labelled(encoder, train, test)
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=regularization, max_iter=iterations))
+    probe = pipeline.make_pipeline(
+        preprocessing.StandardScaler(), linear_model.LogisticRegression(C=regularization, max_iter=iterations)
+    )
     probe.fit(bank.numpy(), bank_labels.numpy())
     return 100 * float(probe.score(queries.numpy(), query_labels.numpy()))
 

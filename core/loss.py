@@ -72,6 +72,9 @@ class Loss:
         """
         if values.ndim != 1:
             raise InvalidValueError(f"a loss over rows must be one value per row [A], got {list(values.shape)}")
+        if valid is not None and valid.shape != values.shape:
+            raise InvalidValueError(f"`valid` must be {list(values.shape)}, like the values, got {list(valid.shape)}")
+        values = values.to(torch.promote_types(values.dtype, torch.float32))  # a half-precision sum overflows
         if valid is None:
             return cls((Term(name, values.sum(), float(len(values)), weight),))
         # `where` keeps an invalid row's inf or nan out of the sum and, its gradient being zero, out of the gradient.

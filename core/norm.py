@@ -60,22 +60,23 @@ def sync_batch_norms(module: nn.Module) -> nn.Module:
     """Return `module` with each BatchNorm replaced by one over all ranks: torch's own on CUDA, ours elsewhere."""
     first = next(module.parameters(), None)
     if first is not None and first.device.type == "cuda":
-        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
-        return converted
-    return _converted(module)
-
-
-def _converted(module: nn.Module) -> nn.Module:
-    if isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(
-        module, (SyncBatchNorm, nn.SyncBatchNorm)
-    ):
-        synced = SyncBatchNorm(
-            module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
-        )
-        # The same parameter and buffer objects: an optimizer or a momentum copy made earlier stays valid.
-        synced._parameters = module._parameters
-        synced._buffers = module._buffers
-        return synced.train(module.training)
-    for name, child in module.named_children():
-        setattr(module, name, _converted(child))
+        by_torch: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        return by_torch
+    converted: dict[nn.Module, nn.Module] = {}
+    for path, part in list(module.named_modules(remove_duplicate=False)):
+        if not isinstance(part, nn.modules.batchnorm._BatchNorm) or isinstance(part, (SyncBatchNorm, nn.SyncBatchNorm)):
+            continue
+        synced = converted.setdefault(part, _synced(part))  # one that is used twice stays one
+        if not path:
+            return synced
+        parent, _, name = path.rpartition(".")
+        setattr(module.get_submodule(parent), name, synced)
     return module
+
+
+def _synced(norm: nn.modules.batchnorm._BatchNorm) -> SyncBatchNorm:
+    synced = SyncBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    # The same parameter and buffer objects: an optimizer or a momentum copy made earlier stays valid.
+    synced._parameters = norm._parameters
+    synced._buffers = norm._buffers
+    return synced.train(norm.training)

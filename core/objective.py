@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from .errors import IncompatibleError
@@ -21,12 +22,10 @@ class Needs:
     """What an objective asks of the pairs it is given.
 
     Args:
-        positives: `"any"` number per anchor, or exactly `"one"`.
         negatives: whether it is meaningless without negatives.
         min_batch: the smallest batch (of all ranks) it is defined for.
     """
 
-    positives: str = "any"
     negatives: bool = False
     min_batch: int = 1
 
@@ -39,6 +38,12 @@ class Objective(nn.Module, ABC):
     """
 
     needs = Needs()
+
+    def __call__(self, pairs: Pairs) -> Loss:
+        """Return `forward(pairs)`, computed in full precision whatever autocast the encoders ran under."""
+        with torch.autocast(pairs.anchors.device.type, enabled=False):
+            loss: Loss = super().__call__(pairs)
+        return loss
 
     @abstractmethod
     def forward(self, pairs: Pairs) -> Loss:
@@ -55,9 +60,4 @@ class Objective(nn.Module, ABC):
             raise IncompatibleError(
                 f"{name} needs negatives, and the sampler {source} gives none; "
                 "take kontrast.InBatch, or put a kontrast.Queue around it"
-            )
-        if self.needs.positives == "one" and sampler.gives.positives != "one":
-            raise IncompatibleError(
-                f"{name} needs exactly one positive per anchor, and the sampler {source} may give several; "
-                "take a sampler of two views, matched by ids"
             )

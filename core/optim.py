@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -23,6 +23,9 @@ class OptimizerSettings(ABC):
     def __post_init__(self) -> None:
         if not self.learning_rate > 0:
             raise InvalidValueError(f"`learning_rate` must be > 0, got {self.learning_rate!r}")
+        for entry in fields(self):
+            if not getattr(self, entry.name) >= 0:
+                raise InvalidValueError(f"`{entry.name}` must be >= 0, got {getattr(self, entry.name)!r}")
 
     @abstractmethod
     def build(self, module: nn.Module) -> torch.optim.Optimizer:

@@ -76,6 +76,12 @@ class Block:
             raise InvalidValueError(
                 f"anchors and candidates must share one floating dtype, got {a.dtype} and {c.dtype}"
             )
+        if self.index is not None and (
+            self.index.ndim != 2 or len(self.index) != len(a) or self.index.dtype != torch.int64
+        ):
+            raise InvalidValueError(
+                f"the index must be int64 [{len(a)}, K], got {self.index.dtype} {list(self.index.shape)}"
+            )
         slots = [len(c)] if self.index is None else list(self.index.shape)
         for keys, shape, whose in (
             (self.anchor_keys, [len(a)], "anchor"),
@@ -90,17 +96,17 @@ class Block:
         if self.log_weights is not None and list(self.log_weights.shape) != slots:
             raise InvalidValueError(f"log_weights must be {slots}, got {list(self.log_weights.shape)}")
 
-    def positive_index(self) -> tuple[Tensor, Tensor]:
-        """Return the positives as (anchor [P], candidate [P]), in order of anchors, by a join that walks no tile.
+    def positive_slots(self) -> tuple[Tensor, Tensor]:
+        """Return the positives as (anchor [P], slot [P]), in order of anchors, by a join that walks no tile.
 
-        With an index the second is the candidate itself, not the slot.
+        A slot is a column of the relation: a candidate, or with an index a position in the anchor's row of it.
         """
         if self.anchor_keys.match is None or self.candidate_keys.match is None:
             nothing = torch.zeros(0, dtype=torch.int64, device=self.anchors.device)
             return nothing, nothing
         if self.index is not None:
             anchor, slot = self.relation()[0].nonzero(as_tuple=True)
-            return anchor, self.index[anchor, slot]
+            return anchor, slot
         match, order = self.candidate_keys.match.sort(stable=True)
         first = torch.searchsorted(match, self.anchor_keys.match)
         last = torch.searchsorted(match, self.anchor_keys.match, right=True)
@@ -115,6 +121,18 @@ class Block:
         if self.anchor_keys.row is not None and self.candidate_keys.row is not None:
             keep &= ~_same(self.anchor_keys.row[anchor], self.candidate_keys.row[candidate])
         return anchor[keep], candidate[keep]
+
+    def positive_index(self) -> tuple[Tensor, Tensor]:
+        """Return the positives as (anchor [P], candidate [P]), in order of anchors."""
+        anchor, slot = self.positive_slots()
+        return anchor, slot if self.index is None else self.index[anchor, slot]
+
+    def positive_log_weights(self) -> Tensor:
+        """Return the log-weight of every positive [P], 0 where the block has none."""
+        anchor, slot = self.positive_slots()
+        if self.log_weights is None:
+            return torch.zeros(len(anchor), device=anchor.device)
+        return self.log_weights[slot] if self.index is None else self.log_weights[anchor, slot]
 
     def relation(self) -> tuple[Tensor, Tensor]:
         """Return which slots are positives and which negatives, bool [A, C] or with an index [A, K]."""
@@ -144,6 +162,7 @@ class Pairs:
         name: which of a method's objectives this is for, and the prefix of its terms.
         weight: of its loss.
         rows: what the anchors are, for a sampler that wraps the one that made these.
+        match: the name of the key by which they were matched, for the same.
     """
 
     blocks: tuple[Block, ...]
@@ -151,6 +170,7 @@ class Pairs:
     name: str = ""
     weight: float = 1.0
     rows: Encoded | None = None
+    match: str = "ids"
 
     def __post_init__(self) -> None:
         lengths = [len(block.anchors) for block in self.blocks]
@@ -192,7 +212,7 @@ class Pairs:
         if anchors.rows is None or candidates.rows is None:
             raise InvalidValueError("Pairs.between compares pooled rows [M, D], and an encoding here has none")
         block = Block(anchors.rows, candidates.rows, keys_of(anchors), keys_of(candidates))
-        return cls((block,), name=name, weight=weight, rows=anchors)
+        return cls((block,), name=name, weight=weight, rows=anchors, match=match)
 
     @property
     def anchors(self) -> Tensor:
@@ -206,13 +226,15 @@ class Pairs:
     def positive_index(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return all positives as (anchor index [P], anchors [P, D], candidates [P, D]), by a key join alone.
 
-        An anchor stands once for each of its positives, in order of blocks, then of anchors.
+        An anchor stands once for each of its positives, in order of blocks, then of anchors. Half-precision embeddings
+        come out as float32: what is summed over them should be.
         """
         found = [(block, *block.positive_index()) for block in self.blocks]
+        dtype = torch.promote_types(self.anchors.dtype, torch.float32)
         return (
             torch.cat([anchor for _, anchor, _ in found]),
-            torch.cat([block.anchors[anchor] for block, anchor, _ in found]),
-            torch.cat([block.candidates[candidate] for block, _, candidate in found]),
+            torch.cat([block.anchors[anchor] for block, anchor, _ in found]).to(dtype),
+            torch.cat([block.candidates[candidate] for block, _, candidate in found]).to(dtype),
         )
 
     def aligned(self) -> tuple[Tensor, Tensor]:
@@ -223,7 +245,16 @@ class Pairs:
     def positive_scores(self) -> tuple[Tensor, Tensor]:
         """Return (anchor index [P], similarity [P]) of every positive pair, with gradient."""
         index, anchors, positives = self.positive_index()
-        return index, self.similarity.paired(anchors, positives)
+        with torch.autocast(anchors.device.type, enabled=False):
+            return index, self.similarity.paired(anchors, positives)
+
+    def positive_logits(self, temperature: float) -> tuple[Tensor, Tensor]:
+        """Return (anchor index [P], similarity / temperature + log-weight [P]) of the positives, with gradient."""
+        index, scores = self.positive_scores()
+        logits = scores / temperature
+        if any(block.log_weights is not None for block in self.blocks):
+            logits = logits + torch.cat([block.positive_log_weights() for block in self.blocks])
+        return index, logits
 
 
 def _same(first: Tensor, second: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Shapes: K entries, D embedding size, A anchors.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,8 +21,9 @@ __all__ = ["Queue"]
 class Queue(PairSampler):
     """Put the last `size` candidates of earlier steps beside those that `inner` finds, as negatives.
 
-    What is kept is the target's embedding where there is a target, else the anchors' own, detached. Entries are
-    never positives, and never negatives of a row of the same sample: an old copy of oneself is left out by its id.
+    What is kept is the target's embedding where there is a target, else the anchors' own, detached. An entry is never
+    a negative of a row of the same sample: an old copy of oneself is left out by its id. Nor is it a positive, unless
+    the inner sampler matches by something else than ids (labels): then entries are matched by it too.
     The queue starts empty and takes any batch size; a batch larger than the queue leaves its newest `size` rows. It
     is the same on every rank (rows enter in rank order), and whole in the state dict: embeddings, ids, labels,
     groups, pointer and fill.
@@ -45,9 +47,7 @@ class Queue(PairSampler):
     def __init__(self, inner: PairSampler, size: int = 65536) -> None:
         super().__init__()
         if not isinstance(inner, PairSampler):
-            raise InvalidValueError(
-                f"a queue goes around a sampler, got {type(inner).__name__}; write Queue(InBatch(), size=...)"
-            )
+            raise InvalidValueError(f"a queue goes around a sampler, got {inner!r}; write Queue(InBatch(), size=...)")
         if size < 1:
             raise InvalidValueError(f"`size` of a queue must be >= 1, got {size!r}")
         self.inner = inner
@@ -60,7 +60,7 @@ class Queue(PairSampler):
     @property
     def gives(self) -> Gives:
         """What the inner sampler gives, with negatives."""
-        return Gives(self.inner.gives.positives, negatives=True, min_batch=1)
+        return Gives(negatives=True, min_batch=1)
 
     def reads(self, num_views: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return what the inner sampler reads."""
@@ -132,5 +132,10 @@ class Queue(PairSampler):
             )
         anchors = pairs.anchors
         # Filled from the front; once full, every slot counts.
-        rows, ids = self.rows[: self.fill], self.keys[: self.fill, 0]
-        return Block(anchors, rows.to(anchors.dtype), Keys(alias=pairs.rows.ids), Keys(alias=ids))
+        rows = self.rows[: self.fill].to(anchors.dtype)
+        ids, labels, groups = self.keys[: self.fill].unbind(1)
+        ours, theirs = Keys(alias=pairs.rows.ids), Keys(alias=ids)
+        if pairs.match != "ids":
+            stored = {"labels": labels, "groups": groups}[pairs.match]
+            ours, theirs = replace(ours, match=pairs.rows.key(pairs.match)), replace(theirs, match=stored)
+        return Block(anchors, rows, ours, theirs)

@@ -52,7 +52,8 @@ class Record:
             raise InvalidValueError(
                 f"a {self.kind}'s name must be lower-case letters, digits and single hyphens, got {self.name!r}"
             )
-        if isinstance(self.factory, str) and not re.fullmatch(r"[\w.]+:[\w.]+", self.factory):
+        path = self.factory if isinstance(self.factory, str) else ""
+        if not callable(self.factory) and not re.fullmatch(r"[\w.]+:[\w.]+", path):
             raise InvalidValueError(
                 f"the factory of {self.kind} `{self.name}` must be a callable or 'package.module:attribute', "
                 f"got {self.factory!r}"
@@ -73,6 +74,9 @@ class Record:
             for part in attribute.split("."):
                 target = getattr(target, part)
         except ModuleNotFoundError as error:
+            package, _, inside = (error.name or "").partition(".")
+            if inside and package == module_name.partition(".")[0]:  # the package is there, and lacks the module
+                raise PluginError(f"{self.kind} `{self.name}`: {self.factory} leads nowhere: {error}") from error
             remedy = f"run `pip install '{self.extra}'`" if self.extra else f"install `{error.name}`"
             raise MissingExtraError(
                 f"{self.kind} `{self.name}` needs the package `{error.name}`, which is not installed; {remedy}"

@@ -137,18 +137,22 @@ class Registry:
     def _load(
         self, points: list[EntryPoint], allow: Collection[str] | None, block: Collection[str]
     ) -> Iterable[Plugin]:
+        def wanted(point: EntryPoint) -> bool:
+            allowed = allow is None or point.name in allow or _source(point.dist)[0] == "kontrast"
+            return allowed and point.name not in block
+
         points = sorted(points, key=lambda point: _source(point.dist))
+        claims = [point for point in points if wanted(point)]  # one that is not wanted takes no name away
         for point in points:
             distribution, version = _source(point.dist)
             plugin = Plugin(point.name, distribution, version, state="loaded")
-            allowed = allow is None or point.name in allow or distribution == "kontrast"
-            if point.name in block or not allowed:
+            if not any(point is claim for claim in claims):  # equal entry points may be of two distributions
                 yield replace(plugin, state="disabled")
                 continue
             stage = "name"
             try:
-                if len(points) > 1:
-                    sources = " and ".join(" ".join(_source(twin.dist)) for twin in points)
+                if len(claims) > 1:
+                    sources = " and ".join(" ".join(_source(twin.dist)) for twin in claims)
                     raise InvalidValueError(f"the entry point `{point.name}` is claimed by {sources}")
                 stage = "import"
                 module = point.load()

@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .errors import InvalidValueError, MissingExtraError
+from .errors import InvalidValueError
+from .optional import optional_import
 
 __all__ = ["embedding_picture"]
 
@@ -23,34 +24,35 @@ def embedding_picture(panels: dict[str, Tensor], labels: Tensor, path: str | Pat
         MissingExtraError: if matplotlib or scikit-learn is not installed.
         InvalidValueError: if a panel does not have one row per label, or there are too few rows.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from sklearn.manifold import TSNE
-        from threadpoolctl import threadpool_limits
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"pictures need {error.name}, which is not installed; run `pip install 'kontrast[report]'`"
-        ) from error
+    matplotlib, backend, sklearn, threadpoolctl = (
+        optional_import(name, extra="kontrast[report]", purpose="a picture")
+        for name in ("matplotlib.figure", "matplotlib.backends.backend_agg", "sklearn.manifold", "threadpoolctl")
+    )
     if not panels:
         raise InvalidValueError("a picture needs at least one panel, got none")
     if len(labels) < 4:
         raise InvalidValueError(f"a layout needs at least 4 samples, got {len(labels)}")
     chosen = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))[:limit].sort().values
-    figure = Figure(figsize=(4.2 * len(panels), 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = matplotlib.Figure(figsize=(4.2 * len(panels), 4.4), layout="constrained")
+    backend.FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, rows) in zip(axes, panels.items(), strict=True):
         if rows.ndim != 2 or len(rows) != len(labels):
             raise InvalidValueError(f"panel `{title}` must be [{len(labels)}, D], got {list(rows.shape)}")
-        layout = TSNE(metric="cosine", perplexity=min(30, (len(chosen) - 1) / 3), init="random", random_state=0)
-        with threadpool_limits(1):  # on few samples its threads spend their time waiting for each other
+        layout = sklearn.TSNE(metric="cosine", perplexity=min(30, (len(chosen) - 1) / 3), init="random", random_state=0)
+        with threadpoolctl.threadpool_limits(1):  # on few samples its threads spend their time waiting for each other
             flat = layout.fit_transform(rows[chosen].float().numpy())
         axis.scatter(flat[:, 0], flat[:, 1], c=labels[chosen].numpy(), cmap="tab10", s=9, linewidths=0)
         axis.set_title(title)
         axis.set_xticks([])
         axis.set_yticks([])
-    handles, names = axes[-1].collections[0].legend_elements()
+    handles, names = axes[-1].collections[0].legend_elements(num=_ticks(labels))
     figure.legend(handles, names, loc="outside right center", frameon=False)
     figure.savefig(path, dpi=120)
     return Path(path)
+
+
+def _ticks(labels: Tensor) -> list[int]:
+    """Return the classes that the legend names: all of them, or ten of many."""
+    classes: list[int] = labels.unique().tolist()
+    return classes if len(classes) <= 10 else classes[:: -(-len(classes) // 10)]

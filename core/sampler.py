@@ -24,12 +24,10 @@ class Gives:
     """What a sampler offers an objective.
 
     Args:
-        positives: `"one"` per anchor at most, or `"any"` number.
         negatives: whether there are any.
         min_batch: the smallest batch (of all ranks) with which it has something to compare.
     """
 
-    positives: str = "any"
     negatives: bool = True
     min_batch: int = 1
 
@@ -105,7 +103,8 @@ class InBatch(_ViewSampler):
         views: `"all"`: the views are stacked and each row meets all others (SimCLR's 2N; V - 1 positives with V
             views). `"cross"`: one Pairs for each ordered couple of views, negatives from the other view alone
             (CLIP's two directions). `"forward"`: only from a view to later ones (SimCSE, MoCo's queries and keys).
-        match: the key whose equality makes a positive: ids, or labels (supervised).
+        match: the key whose equality makes a positive: ids, labels (supervised) or groups. Copies of a sample without
+            a label (-1) are then neither positives nor negatives of each other.
 
     With a target (momentum, stop-gradient) the candidates are its embeddings. Several Pairs weigh the same, and one
     together.
@@ -113,7 +112,13 @@ class InBatch(_ViewSampler):
 
     def __init__(self, views: ViewPairing = "all", match: str = "ids") -> None:
         super().__init__(views)
+        if match not in ("ids", "labels", "groups"):
+            raise InvalidValueError(f"`match` must be ids, labels or groups, got {match!r}")
         self.match = match
+
+    def extra_repr(self) -> str:
+        """Show views and match."""
+        return f"{super().extra_repr()}, match={self.match!r}"
 
     @property
     def gives(self) -> Gives:
@@ -123,7 +128,8 @@ class InBatch(_ViewSampler):
     def pairs(self, encoded: Sequence[Encoded]) -> list[Pairs]:
         """Return the in-batch comparisons, candidates gathered over ranks."""
         meetings = self._meetings(encoded, gather=True)
-        return [Pairs.between(a, c, match=self.match, weight=1 / len(meetings)) for a, c in meetings]
+        weight = 1 / len(meetings)
+        return [Pairs.between(a, c, match=self.match, alias="ids", weight=weight) for a, c in meetings]
 
 
 class Positives(_ViewSampler):

@@ -209,13 +209,16 @@ def across_ranks(encoded: Encoded) -> Encoded:
 
 def to_device(value: Any, device: torch.device) -> Any:
     """Move a tensor, what has `.to`, or a mapping or sequence of them; anything else is returned as it is."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if hasattr(value, "to"):  # before the containers: a packed sequence or a tokenizer's mapping moves itself
+        return value.to(device)
     if isinstance(value, Mapping):
         return {name: to_device(part, device) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(to_device(part, device) for part in value)
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    return value.to(device) if hasattr(value, "to") else value
+        parts = [to_device(part, device) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value
 
 
 def _detach(tensor: Tensor | None) -> Tensor | None:
@@ -223,9 +226,11 @@ def _detach(tensor: Tensor | None) -> Tensor | None:
 
 
 def _check_keys(ids: Tensor, **others: Tensor | None) -> None:
+    rows = len(ids) if isinstance(ids, Tensor) and ids.ndim else None
     for name, key in {"ids": ids, **others}.items():
         if key is None:
             continue
-        if not isinstance(key, Tensor) or key.dtype != torch.int64 or key.ndim != 1 or len(key) != len(ids):
+        if not isinstance(key, Tensor) or key.dtype != torch.int64 or key.ndim != 1 or len(key) != rows:
             found = f"{key.dtype} {list(key.shape)}" if isinstance(key, Tensor) else type(key).__name__
-            raise InvalidValueError(f"`{name}` must be an int64 tensor [{len(ids)}], one per row, got {found}")
+            shape = "[M]" if rows is None else f"[{rows}]"
+            raise InvalidValueError(f"`{name}` must be an int64 tensor {shape}, one per row, got {found}")

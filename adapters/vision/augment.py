@@ -75,10 +75,16 @@ class AffineViews(kt.Augmenter):
         side = torch.sqrt(self.crop + (1 - self.crop) * uniform[:, 2].to(images.dtype))
         centre = signed[:, 3:5] * (1 - side[:, None]) + signed[:, 5:7] * (2 * self.shift)
         cosine, sine = angle.cos() * side * zoom, angle.sin() * side * zoom
-        rotation = torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1)
+        aspect = (
+            images.shape[2] / images.shape[3]
+        )  # a turn is one in pixels, and sides are -1 to 1 whatever their length
+        rotation = torch.stack([torch.stack([cosine, -sine * aspect], 1), torch.stack([sine / aspect, cosine], 1)], 1)
         theta = torch.cat([rotation, centre[:, :, None]], 2)
         shape = [*images.shape[:2], self.size or images.shape[2], self.size or images.shape[3]]
-        moved = F.grid_sample(images, F.affine_grid(theta, shape, align_corners=False), align_corners=False)
+        grid = F.affine_grid(theta, shape, align_corners=False)
+        # Zero outside the image, but not faded towards its edge, which would tell where a crop was.
+        inside = (grid.abs() <= 1).all(-1)[:, None]
+        moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False) * inside
         mean = moved.mean((1, 2, 3), keepdim=True)
         factor = torch.exp(signed[:, 7] * math.log(self.contrast))[:, None, None, None]
         return ((moved - mean) * factor + mean + signed[:, 8, None, None, None] * self.brightness).clamp(0, 1)

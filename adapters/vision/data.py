@@ -3,6 +3,7 @@
 Shapes: N images, C channels, H x W pixels.
 """
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,13 @@ def load(source: str | Path) -> kt.Splits[kt.ArrayData]:
         raise kt.UnknownNameError("vision data set or file", str(source), _NAMED)
     if path.suffix != ".npz":
         raise kt.InvalidValueError(f"a file of images must be an .npz, got {path.name}; save arrays with numpy.savez")
-    with np.load(path) as arrays:  # pickled objects are refused by numpy's default
-        if "images" not in arrays:
-            raise kt.InvalidValueError(f"{path.name} must hold an array `images`, got {sorted(arrays)}")
-        train = images(arrays["images"], arrays.get("labels"))
-        held_out = None
-        if "test_images" in arrays:
-            held_out = images(arrays["test_images"], arrays.get("test_labels"))
+    arrays = _arrays(path)
+    if "images" not in arrays:
+        raise kt.InvalidValueError(f"{path.name} must hold an array `images`, got {sorted(arrays)}")
+    train = images(arrays["images"], arrays.get("labels"))
+    held_out = None
+    if "test_images" in arrays:
+        held_out = images(arrays["test_images"], arrays.get("test_labels"))
     return _splits(train, held_out)
 
 
@@ -71,7 +72,9 @@ def images(pixels: Any, labels: Any = None) -> kt.ArrayData:
     if tensor.dtype == torch.uint8:
         tensor = tensor.float() / 255
     elif not tensor.dtype.is_floating_point:
-        raise kt.InvalidValueError(f"pixels must be uint8 or floating point, got {tensor.dtype}; cast them")
+        raise kt.InvalidValueError(
+            f"pixels must be uint8 or floating point, got {str(tensor.dtype).removeprefix('torch.')}; cast them"
+        )
     tensor = tensor.float().contiguous()
     if len(tensor) and not (tensor.min() >= 0 and tensor.max() <= 1):
         low, high = float(tensor.min()), float(tensor.max())
@@ -79,23 +82,31 @@ def images(pixels: Any, labels: Any = None) -> kt.ArrayData:
     return kt.ArrayData(tensor, _classes(labels))
 
 
+def _arrays(path: Path) -> dict[str, Any]:
+    try:
+        # Asked first, since numpy leaves a file open that turns out to be no archive. Pickled objects are refused.
+        if not zipfile.is_zipfile(path):
+            raise zipfile.BadZipFile("a file of another kind")
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise kt.InvalidValueError(
+            f"{path.name} must be an .npz archive of plain arrays, got: {error}; save it with numpy.savez"
+        ) from error
+
+
 def _classes(labels: Any) -> Tensor | None:
     if labels is None:
         return None
-    tensor = torch.as_tensor(labels)
-    if tensor.dtype.is_floating_point or tensor.dtype.is_complex or tensor.dtype == torch.bool:
-        raise kt.InvalidValueError(f"labels must be integers, got {tensor.dtype}; number the classes")
-    return tensor.to(torch.int64)
+    array = np.asarray(labels)
+    if array.dtype.kind not in "iu":
+        raise kt.InvalidValueError(f"labels must be integers, got {array.dtype}; number the classes")
+    return torch.as_tensor(array.astype(np.int64))
 
 
 def _digits() -> kt.Splits[kt.ArrayData]:
-    try:
-        from sklearn.datasets import load_digits
-    except ModuleNotFoundError as error:
-        raise kt.MissingExtraError(
-            "the digits come with scikit-learn, which is not installed; run `pip install 'kontrast[vision]'`"
-        ) from error
-    raw, classes = load_digits(return_X_y=True)
+    datasets = kt.optional_import("sklearn.datasets", extra="kontrast[vision]", purpose="the data set `digits`")
+    raw, classes = datasets.load_digits(return_X_y=True)
     # 8 x 8 pixels of 0..16, enlarged, with a margin that leaves room to move.
     enlarged = F.interpolate(torch.tensor(raw / 16).float().reshape(-1, 1, 8, 8), size=12, mode="bilinear")
     pixels, labels = F.pad(enlarged, (2, 2, 2, 2)), torch.tensor(classes)
@@ -105,5 +116,6 @@ def _digits() -> kt.Splits[kt.ArrayData]:
 
 
 def _splits(train: kt.ArrayData, held_out: kt.ArrayData | None) -> kt.Splits[kt.ArrayData]:
-    _, channels, _, width = train.inputs.shape
-    return kt.Splits(train, held_out, {"in_channels": channels, "size": width})
+    _, channels, height, width = train.inputs.shape
+    about = {"in_channels": channels, "size": width} if height == width else {"in_channels": channels}
+    return kt.Splits(train, held_out, about)

@@ -3,8 +3,6 @@
 Shapes: B images, C channels, H x W pixels.
 """
 
-from typing import Any
-
 from torch import Tensor, nn
 
 import kontrast as kt
@@ -69,9 +67,8 @@ def resnet18(in_channels: int = 3, small_images: bool = False) -> kt.Encoder:
     Source:
         He et al. 2016, arXiv:1512.03385; the stem for small images: Chen et al. 2020, arXiv:2002.05709, appendix B.9.
     """
-    from torchvision.models import resnet18 as torchvision_resnet18
-
-    trunk: Any = torchvision_resnet18()  # torchvision types its layers more narrowly than they may be replaced
+    models = kt.optional_import("torchvision.models", extra="kontrast[vision]", purpose="the encoder `resnet18`")
+    trunk = models.resnet18()
     size: int = trunk.fc.in_features
     trunk.fc = nn.Identity()
     if small_images:

@@ -22,6 +22,9 @@ class CosineRegression(Objective):
         SimSiam's negative cosine (arXiv:2011.10566, eq. 1) is half of it, less 1.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(self, pairs: Pairs) -> Loss:
         """Return the mean over positive pairs; between 0 and 4."""
         _, scores = pairs.positive_scores()

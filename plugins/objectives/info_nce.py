@@ -44,8 +44,7 @@ class InfoNCE(Objective):
             pairs: anchors [A, D] against candidates [C, D].
         """
         rows = row_statistics(pairs, temperature=self.temperature)
-        anchor, scores = pairs.positive_scores()
-        logits = scores / self.temperature
+        anchor, logits = pairs.positive_logits(self.temperature)
         losses = torch.logaddexp(logits, rows.negative_logsumexp[anchor]) - logits
         totals = torch.zeros_like(rows.positive_mean).index_add(0, anchor, losses)
         return Loss.over_rows(totals / rows.positive_count.clamp(min=1), rows.positive_count > 0)

@@ -26,10 +26,10 @@ class VICReg(Objective):
         invariance: weight of the mean squared error over all entries, usually 25.
         variance: weight of the hinge on the standard deviations, usually 25; without it everything collapses.
         covariance: weight of the squared covariances, usually 1.
-        eps: under the square root.
+        eps: under the square root, > 0.
 
     Raises:
-        InvalidValueError: if a weight is negative, or a batch has fewer than two pairs.
+        InvalidValueError: if a weight is negative or `eps` not > 0, or a batch has fewer than two pairs.
 
     Source:
         Bardes et al. 2022, arXiv:2105.04906, eq. 1-6 and algorithm 1. As in the algorithm (and unlike eq. 5) the
@@ -45,6 +45,8 @@ class VICReg(Objective):
         for name, value in (("invariance", invariance), ("variance", variance), ("covariance", covariance)):
             if not value >= 0:
                 raise InvalidValueError(f"`{name}` must be >= 0, got {value!r}; it is the weight of a term")
+        if not eps > 0:
+            raise InvalidValueError(f"`eps` must be > 0, got {eps!r}; it keeps the root of a zero variance smooth")
         self.invariance, self.variance, self.covariance, self.eps = invariance, variance, covariance, eps
 
     def forward(self, pairs: Pairs) -> Loss:

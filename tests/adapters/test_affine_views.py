@@ -125,6 +125,18 @@ def test_crops_stay_inside_and_their_areas_are_even() -> None:
         assert float(areas.mean()) == pytest.approx((1 + crop) / 2, abs=5 * (1 - crop) / math.sqrt(12 * count))
 
 
+@pytest.mark.parametrize("parameters", [{"crop": 0.3}, {"shift": 0.3}])
+def test_moves_across_and_along_are_unrelated(parameters: dict[str, Any]) -> None:
+    side, count = 16, 2000
+    ramp = ((torch.arange(side, dtype=torch.float64) + 0.5) / side).expand(count, 1, side, side)
+    # What is seen in the middle of a view of a ramp is where the view was taken.
+    across, along = (view(images, kt.Draws(0), **parameters)[:, 0, 7:9, 7:9].mean((1, 2)) for images in (ramp, ramp.mT))
+    for centre in (across, along):
+        assert float(centre.mean()) == pytest.approx(0.5, abs=0.02)
+        assert float(centre.std()) > 0.05
+    assert abs(float(torch.corrcoef(torch.stack([across, along]))[0, 1])) < 5 / math.sqrt(count)
+
+
 def test_a_crop_has_no_dark_rim() -> None:
     # A frame where the crop touched the image's edge would tell a method where the crop was.
     white = torch.ones(200, 1, 16, 16)

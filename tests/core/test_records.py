@@ -42,10 +42,11 @@ def test_a_factory_may_be_a_callable() -> None:
     assert record.signature().parameters["width"].annotation is int
 
 
-def test_a_missing_package_names_what_brings_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("factory", ["module_of_needy:make", "a_module_nobody_has.part:make"])
+def test_a_missing_package_names_what_brings_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str) -> None:
     (tmp_path / "module_of_needy.py").write_text("import a_module_nobody_has\ndef make(): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
-    record = MethodRecord("with-extra", "module_of_needy:make", extra="needy[all]")
+    record = MethodRecord("with-extra", factory, extra="needy[all]")
     sentence = r"method `with-extra` needs the package `a_module_nobody_has`, which is not installed; "
     with pytest.raises(MissingExtraError, match=sentence + r"run `pip install 'needy\[all\]'`") as caught:
         record.load()

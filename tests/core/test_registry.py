@@ -171,9 +171,15 @@ def test_two_distributions_with_one_entry_point_name_both_fail_by_name(site: Sit
     assert not {first, second} & set(sys.modules)
 
 
-def test_a_plugin_that_is_not_allowed_cannot_take_a_name_away(site: Site) -> None:
-    site.add("squatter", provides("from-squatter"), entry="kontrast-methods")
-    assert "simclr" in Registry(allow=()).records(MethodRecord)
+@pytest.mark.parametrize("module", ["site_squatter", "kontrast.plugins.hooks"])
+@pytest.mark.parametrize("distribution", ["a-squatter", "z-squatter"])
+def test_a_plugin_that_is_not_allowed_cannot_take_a_name_away(site: Site, distribution: str, module: str) -> None:
+    # Such as a fork under another name, whose entry points are ours to the letter.
+    site.add(distribution, provides("from-squatter"), entry="kontrast-methods", module=module)
+    registry = Registry(allow=())
+    assert "simclr" in registry.records(MethodRecord)
+    claims = [(claim.distribution, claim.state) for claim in registry.plugins if claim.name == "kontrast-methods"]
+    assert sorted(claims) == sorted([("kontrast", "loaded"), (distribution, "disabled")])
 
 
 def test_two_claims_on_one_record_name(site: Site) -> None:

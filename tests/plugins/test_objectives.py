@@ -35,29 +35,36 @@ def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def contrastive(views: Views, temperature: float, *, others_in_denominator: bool) -> float:
-    """NT-Xent (SimCLR, eq. 1) over all ordered positive pairs (i, j) of the stacked rows; else InfoNCE (CPC, eq. 4)."""
-    rows = [(sample, row) for view in views for sample, row in enumerate(view)]
+def contrastive(views: Views, temperature: float, labels: list[int] | None, *, others_in_denominator: bool) -> float:
+    """NT-Xent (SimCLR, eq. 1) over the positive pairs (i, j) of the stacked rows; else InfoNCE (CPC, eq. 4).
+
+    With labels the positives are those of one label, and -1 is like nothing; an anchor without any does not count.
+    """
+    names = list(range(len(views[0]))) if labels is None else labels
+    rows = [(name, row) for view in views for name, row in zip(names, view, strict=True)]
     losses = []
-    for i, (sample, anchor) in enumerate(rows):
-        for j, (other, positive) in enumerate(rows):
-            if i == j or sample != other:
-                continue
-            denominator = math.fsum(
-                math.exp(cosine(anchor, row) / temperature)
-                for k, (owner, row) in enumerate(rows)
-                if k == j or (k != i and (others_in_denominator or owner != sample))
+    for i, (name, anchor) in enumerate(rows):
+        positives = [j for j, (other, _) in enumerate(rows) if j != i and other == name != -1]
+        weights = [math.exp(cosine(anchor, row) / temperature) for _, row in rows]
+        denominators = [
+            math.fsum(
+                weight
+                for k, weight in enumerate(weights)
+                if k == j or (k != i and (others_in_denominator or k not in positives))
             )
-            losses.append(-math.log(math.exp(cosine(anchor, positive) / temperature) / denominator))
+            for j in positives
+        ]
+        if positives:
+            losses.append(mean([-math.log(weights[j] / d) for j, d in zip(positives, denominators, strict=True)]))
     return mean(losses)
 
 
-def nt_xent(views: Views) -> float:
-    return contrastive(views, 0.5, others_in_denominator=True)
+def nt_xent(views: Views, labels: list[int] | None = None) -> float:
+    return contrastive(views, 0.5, labels, others_in_denominator=True)
 
 
-def info_nce(views: Views) -> float:
-    return contrastive(views, 0.1, others_in_denominator=False)
+def info_nce(views: Views, labels: list[int] | None = None) -> float:
+    return contrastive(views, 0.1, labels, others_in_denominator=False)
 
 
 def cosine_regression(views: Views) -> float:
@@ -103,7 +110,7 @@ def vicreg(views: Views) -> float:
 class Case:
     objective: kt.Objective
     sampler: kt.PairSampler
-    oracle: Callable[[Views], float]
+    oracle: Callable[..., float]
 
     def loss(self, *views: Tensor) -> kt.Loss:
         """Return what a method makes of these embeddings."""
@@ -132,6 +139,7 @@ contrastive_case = pytest.mark.parametrize("case", [CASES[name] for name in CONT
 @pytest.mark.parametrize(("views", "samples", "size"), [(2, 2, 1), (2, 5, 3), (3, 4, 6), (4, 2, 3)])
 def test_equals_the_paper(case: Case, views: int, samples: int, size: int) -> None:
     rows = normal(views, samples, size, seed=samples)
+    case.objective.check(case.sampler)
     assert case.value(*rows) == pytest.approx(case.oracle(rows.tolist()), rel=1e-12)
 
 
@@ -140,6 +148,16 @@ def test_equals_the_paper(case: Case, views: int, samples: int, size: int) -> No
 def test_gradcheck(case: Case, views: int) -> None:
     rows = normal(views, 4, 3, seed=1).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: case.loss(*x).reduced().backward, rows)
+
+
+@contrastive_case
+def test_labels_make_several_positives_or_none(case: Case) -> None:
+    labels = [0, 2, 0, -1, 0]
+    rows = normal(2, 5, 3, seed=15).requires_grad_()
+    pairs = kt.InBatch(match="labels").pairs(kt.embedded(*rows, labels=torch.tensor(labels)))[0]
+    reduced = case.objective(pairs).reduced()
+    assert float(reduced.value) == pytest.approx(case.oracle(rows.tolist(), labels), rel=1e-12)
+    assert torch.autograd.grad(reduced.backward, rows)[0].isfinite().all()
 
 
 @pytest.mark.parametrize("views", ["all", "cross"])
@@ -293,10 +311,11 @@ def test_vicreg_refuses_negative_parameters(name: str, value: float) -> None:
 
 @contrastive_case
 def test_no_negatives_are_refused_by_a_sentence(case: Case) -> None:
-    name = type(case.objective).__name__
-    with pytest.raises(
-        kt.IncompatibleError, match=f"{name} needs negatives, and the sampler Positives gives none; take"
-    ):
+    sentence = (
+        f"{type(case.objective).__name__} needs negatives, and the sampler Positives gives none; take kontrast.In"
+    )
+    with pytest.raises(kt.IncompatibleError, match=sentence):
         case.objective.check(kt.Positives())
-    with pytest.raises(kt.IncompatibleError, match=f"{name} needs negatives"):
+    with pytest.raises(kt.IncompatibleError, match=sentence):
         kt.Method(torch.nn.Linear(3, 2), sampler=kt.Positives(), objective=case.objective)
+    case.objective.check(kt.Queue(kt.Positives(), size=2))  # what the sentence advises
