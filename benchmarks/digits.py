@@ -20,7 +20,7 @@ MOVES = vision.AffineViews(shift=0.15, scale=1.3, rotation=25.0, brightness=0.1,
 METHODS: dict[str, tuple[Callable[[kt.Encoder], kt.Method], int, float]] = {  # factory, batch size, learning rate
     "simclr": (lambda e: simclr(e, hidden_size=512, projection_size=64, temperature=0.2), 256, 4e-3),
     "moco-v2": (lambda e: moco_v2(e, projection_size=64, queue_size=1024, momentum=0.99), 128, 2e-3),
-    "byol": (lambda e: byol(e, hidden_size=512, projection_size=64, momentum=0.97), 128, 2e-3),
+    "byol": (lambda e: byol(e, hidden_size=512, projection_size=64, momentum=0.97), 128, 4e-3),
     "vicreg": (lambda e: vicreg(e, projection_size=256), 128, 4e-3),
 }
 

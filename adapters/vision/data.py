@@ -73,7 +73,7 @@ def images(pixels: Any, labels: Any = None) -> kt.ArrayData:
         tensor = tensor.float() / 255
     elif not tensor.dtype.is_floating_point:
         raise kt.InvalidValueError(
-            f"pixels must be uint8 or floating point, got {str(tensor.dtype).removeprefix('torch.')}; cast them"
+            f"pixels must be uint8 or floating point, got {tensor.dtype}; cast them"
         )
     tensor = tensor.float().contiguous()
     if len(tensor) and not (tensor.min() >= 0 and tensor.max() <= 1):
