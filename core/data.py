@@ -51,9 +51,12 @@ class ArrayData:
         if not len(inputs):
             raise InvalidValueError("a data set must hold at least one sample, got none")
         for name, keys in (("labels", labels), ("groups", groups)):
-            if keys is not None and (keys.shape != (len(inputs),) or keys.dtype != torch.int64):
+            if keys is None:
+                continue
+            if not isinstance(keys, Tensor) or keys.shape != (len(inputs),) or keys.dtype != torch.int64:
+                found = f"{keys.dtype} {list(keys.shape)}" if isinstance(keys, Tensor) else type(keys).__name__
                 raise InvalidValueError(
-                    f"`{name}` must be int64 [{len(inputs)}], one per sample, got {keys.dtype} {list(keys.shape)}"
+                    f"`{name}` must be an int64 tensor [{len(inputs)}], one per sample, got {found}"
                 )
         self.inputs = inputs
         self.labels = labels

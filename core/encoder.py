@@ -49,6 +49,10 @@ class Encoder(nn.Module, ABC):
         return Encoded(rows, view.ids, copies, view.labels, view.groups, valid=view.valid, coords=view.coords)
 
 
+class _UnknownSizeError(IncompatibleError, AttributeError):
+    """Nobody said how large an encoder's output is; an AttributeError too, so that `hasattr` answers."""
+
+
 class _Wrapped(Encoder):
     """Any module that returns [B, D]."""
 
@@ -61,7 +65,7 @@ class _Wrapped(Encoder):
 
     def __getattr__(self, name: str) -> Any:
         if name == "representation_size":  # asked for before anybody said it
-            raise IncompatibleError(
+            raise _UnknownSizeError(
                 f"the size of {type(self.module).__name__}'s output is not known; "
                 "write kontrast.as_encoder(module, representation_size=...)"
             )
@@ -80,9 +84,14 @@ def as_encoder(module: nn.Module, representation_size: int | None = None) -> Enc
         representation_size: D, where the module has no attribute of that name and a method asks for it.
 
     Raises:
-        InvalidValueError: if it is not a module.
+        InvalidValueError: if it is not a module, or an Encoder of another size.
     """
     if isinstance(module, Encoder):
+        if representation_size is not None and representation_size != module.representation_size:
+            raise InvalidValueError(
+                f"`representation_size` must be {module.representation_size}, which this {type(module).__name__} "
+                f"says itself, got {representation_size}"
+            )
         return module
     if not isinstance(module, nn.Module):
         raise InvalidValueError(f"an encoder must be a torch.nn.Module, got {type(module).__name__}")

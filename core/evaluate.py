@@ -78,12 +78,14 @@ def knn(
         chunk: test samples per matrix product; memory is chunk x N.
 
     Raises:
-        InvalidValueError: if `k` is out of range.
+        InvalidValueError: if `k` or `temperature` is out of range, or a label is negative.
         IncompatibleError: if labels are missing.
 
     Source:
         Wu et al. 2018, arXiv:1805.01978, section 3.4.
     """
+    if not temperature > 0:
+        raise InvalidValueError(f"`temperature` must be > 0, got {temperature!r}")
     bank, queries, bank_labels, query_labels = _labelled(encoder, train, test)
     if not 1 <= k <= len(bank):
         raise InvalidValueError(f"`k` must be in 1..{len(bank)}, the number of training samples, got {k!r}")
@@ -142,4 +144,7 @@ def _labelled(
         bank, queries = embed(encoder, train), embed(encoder, test)
     if bank.labels is None or queries.labels is None:
         raise IncompatibleError("evaluation needs labels in training and test data, and one of them has none")
+    lowest = min(int(bank.labels.min()), int(queries.labels.min()))
+    if lowest < 0:
+        raise InvalidValueError(f"labels must be >= 0 for evaluation, got {lowest}; leave samples without a label out")
     return bank.rows, queries.rows, bank.labels, queries.labels

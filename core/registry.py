@@ -60,7 +60,7 @@ class Plugin:
     version: str
     state: str
     stage: str = ""
-    error: Exception | None = None
+    error: BaseException | None = None
     records: tuple[Record, ...] = ()
 
     def __str__(self) -> str:
@@ -90,9 +90,9 @@ class Registry:
         self.plugins: tuple[Plugin, ...] = tuple(
             plugin for _, points in sorted(found.items()) for plugin in self._load(points, allow, block)
         )
-        for plugin in self.plugins:
-            if plugin.error is not None:
-                warnings.warn(str(plugin), PluginWarning, stacklevel=2)
+        failed = {str(plugin.error): plugin for plugin in self.plugins if plugin.error is not None}
+        for plugin in failed.values():  # two that claim one name share their error
+            warnings.warn(str(plugin), PluginWarning, stacklevel=2)
 
     def records(self, kind: type[R]) -> dict[str, R]:
         """Return the records of one kind by name, sorted; names that two plugins claim are left out."""
@@ -160,7 +160,7 @@ class Registry:
                 self._register(module, point.name)
                 stage = "records"
                 yield replace(plugin, records=self._collect(module))
-            except Exception as error:  # whatever a plugin raises, the others load; it is reported above
+            except (Exception, SystemExit) as error:  # whatever a plugin raises, the others load; it is reported above
                 self._manager.unregister(name=point.name)
                 yield replace(plugin, state="failed", stage=stage, error=error)
 

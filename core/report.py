@@ -41,7 +41,7 @@ def embedding_picture(panels: dict[str, Tensor], labels: Tensor, path: str | Pat
             raise InvalidValueError(f"panel `{title}` must be [{len(labels)}, D], got {list(rows.shape)}")
         layout = sklearn.TSNE(metric="cosine", perplexity=min(30, (len(chosen) - 1) / 3), init="random", random_state=0)
         with threadpoolctl.threadpool_limits(1):  # on few samples its threads spend their time waiting for each other
-            flat = layout.fit_transform(rows[chosen].float().numpy())
+            flat = layout.fit_transform(rows[chosen].detach().float().cpu().numpy())
         axis.scatter(flat[:, 0], flat[:, 1], c=labels[chosen].numpy(), cmap="tab10", s=9, linewidths=0)
         axis.set_title(title)
         axis.set_xticks([])

@@ -67,4 +67,5 @@ class Momentum:
         """Move the parameters of `target` towards those of `online`."""
         old: list[Tensor] = list(target.parameters())
         new: list[Tensor] = list(online.parameters())
-        torch._foreach_lerp_(old, new, 1 - self.at(progress))
+        if old:
+            torch._foreach_lerp_(old, new, 1 - self.at(progress))

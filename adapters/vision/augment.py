@@ -62,6 +62,12 @@ class AffineViews(kt.Augmenter):
 
     def forward(self, batch: kt.Batch, draws: kt.Draws) -> list[kt.View]:
         """Return the views of images [B, C, H, W], floating point in 0..1."""
+        images = batch.inputs
+        if not isinstance(images, Tensor) or images.ndim != 4 or not images.dtype.is_floating_point:
+            found = f"{images.dtype} {list(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+            raise kt.InvalidValueError(
+                f"images must be floating point [B, C, H, W], got {found}; make them with vision.images"
+            )
         return [
             kt.View.of(batch, self._moved(batch.inputs, draws.uniform(batch.ids, 9, view=view)))
             for view in range(self.num_views)

@@ -72,9 +72,7 @@ def images(pixels: Any, labels: Any = None) -> kt.ArrayData:
     if tensor.dtype == torch.uint8:
         tensor = tensor.float() / 255
     elif not tensor.dtype.is_floating_point:
-        raise kt.InvalidValueError(
-            f"pixels must be uint8 or floating point, got {tensor.dtype}; cast them"
-        )
+        raise kt.InvalidValueError(f"pixels must be uint8 or floating point, got {tensor.dtype}; cast them")
     tensor = tensor.float().contiguous()
     if len(tensor) and not (tensor.min() >= 0 and tensor.max() <= 1):
         low, high = float(tensor.min()), float(tensor.max())

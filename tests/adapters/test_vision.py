@@ -103,8 +103,8 @@ def test_images_of_another_kind_are_refused(pixels: Any, message: str) -> None:
         (torch.ones(5), r"labels must be integers, got float32; number the classes"),
         (torch.ones(5, dtype=torch.bool), r"labels must be integers, got bool"),
         (np.array(["a", "b", "a", "b", "c"]), "labels must be integers"),
-        (torch.arange(4), r"`labels` must be int64 \[5\], one per sample, got torch\.int64 \[4\]"),
-        (torch.zeros(5, 1, dtype=torch.int32), r"`labels` must be int64 \[5\].*\[5, 1\]"),
+        (torch.arange(4), r"`labels` must be an int64 tensor \[5\], one per sample, got torch\.int64 \[4\]"),
+        (torch.zeros(5, 1, dtype=torch.int32), r"`labels` must be an int64 tensor \[5\].*\[5, 1\]"),
     ],
 )
 def test_labels_of_another_kind_are_refused(labels: Any, message: str) -> None:

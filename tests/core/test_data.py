@@ -27,9 +27,18 @@ def test_array_data_gives_samples_by_index() -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"labels": torch.arange(4)}, r"`labels` must be int64 \[5\], one per sample, got torch\.int64 \[4\]"),
-        ({"groups": torch.ones(5)}, r"`groups` must be int64 \[5\], one per sample, got torch\.float32 \[5\]"),
-        ({"labels": torch.zeros(5, 1).long()}, r"`labels` must be int64 \[5\], one per sample, got .* \[5, 1\]"),
+        (
+            {"labels": torch.arange(4)},
+            r"`labels` must be an int64 tensor \[5\], one per sample, got torch\.int64 \[4\]",
+        ),
+        (
+            {"groups": torch.ones(5)},
+            r"`groups` must be an int64 tensor \[5\], one per sample, got torch\.float32 \[5\]",
+        ),
+        (
+            {"labels": torch.zeros(5, 1).long()},
+            r"`labels` must be an int64 tensor \[5\], one per sample, got .* \[5, 1\]",
+        ),
     ],
 )
 def test_array_data_refuses_keys_that_do_not_fit(keys: dict[str, Tensor], message: str) -> None:
