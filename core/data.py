@@ -1,9 +1,9 @@
-"""Data sets as a run sees them: indices in, a Batch out. And the order of an epoch.
+"""Data sets as a run sees them: indices in, a Batch out.
 
 Shapes: N samples, B samples of a batch.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -17,7 +17,7 @@ from .values import Batch
 if TYPE_CHECKING:
     from .augmenter import Augmenter
 
-__all__ = ["ArrayData", "Data", "Splits", "epoch_batches"]
+__all__ = ["ArrayData", "Data", "Splits"]
 
 
 class Data(Protocol):
@@ -100,17 +100,3 @@ class Splits(Generic[D]):
         if self.held_out is None:
             raise IncompatibleError("this data set has no test part; give it one, or evaluate on another data set")
         return self.held_out
-
-
-def epoch_batches(
-    length: int, batch_size: int, *, seed: int, epoch: int, drop_last: bool, world: int = 1, rank: int = 0
-) -> Iterator[Tensor]:
-    """Yield this rank's share of each batch of an epoch: sample indices, int64.
-
-    The order is a function of (seed, epoch). A batch is cut into contiguous parts in rank order, so that the ranks
-    together see what one process would; parts differ by one at most where `world` does not divide the batch.
-    """
-    order = torch.randperm(length, generator=Draws(seed, epoch).generator())
-    for batch in order.split(batch_size):
-        if len(batch) == batch_size or not drop_last:
-            yield batch.tensor_split(world)[rank]

@@ -115,18 +115,26 @@ class Method(nn.Module):
     def forward(self, views: Sequence[View]) -> tuple[Loss, list[Encoded]]:
         """Encode, sample, score; return the loss and the encoded views, which `after_step` wants detached."""
         encoded = self.encode(views)
+        return self.score(encoded), encoded
+
+    def score(self, encoded: Sequence[Encoded]) -> Loss:
+        """Sample and score encoded views: the part of a step that sees the whole batch."""
         losses = []
         for pairs in self.sampler.pairs(encoded):
             prefix = f"{pairs.name}/" if pairs.name else ""
             losses.append(
                 self._objective(pairs)(replace(pairs, similarity=self.similarity)).scaled(pairs.weight, prefix=prefix)
             )
-        return Loss.sum_of(losses), encoded
+        return Loss.sum_of(losses)
 
-    def encode(self, views: Sequence[View]) -> list[Encoded]:
+    def encode(self, views: Sequence[View], *, with_target: bool = True) -> list[Encoded]:
         """Return each view's anchors, with the stream `target` where its candidates are something else.
 
         Only the views that the sampler reads are encoded, anchors by the towers and candidates by the target.
+
+        Args:
+            views: one batch's.
+            with_target: False leaves out a momentum target's encodings (which have no gradient to repeat).
         """
         copies = _copies(views)
         anchors, candidates = self.sampler.reads(len(views))
@@ -134,17 +142,17 @@ class Method(nn.Module):
         online = anchors if momentum else tuple(sorted({*anchors, *candidates}))
         projected = self._through(self.towers, views, copies, online)
         targets: dict[int, Encoded] = {}
-        if self.target_towers is not None:
+        if self.target_towers is not None and with_target:
             with torch.no_grad():
                 targets = self._through(self.target_towers, views, copies, candidates)
-        elif self.target is not None:
+        elif isinstance(self.target, StopGradient):
             targets = {i: projected[i].detach() for i in candidates}
         elif self.predictors:
             targets = {i: projected[i] for i in candidates}
         encoded = []
         for i, view in enumerate(views):
             anchor = Encoded(None, view.ids, copies[i], view.labels, view.groups)
-            if i in projected and (i in anchors or not targets):
+            if i in projected and (i in anchors or not (targets or momentum)):
                 anchor = self._predicted(view, projected[i])
             encoded.append(replace(anchor, streams={"target": targets[i]}) if i in targets else anchor)
         return encoded

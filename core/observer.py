@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from warnings import warn
+
+if TYPE_CHECKING:
+    from .method import Method
 
 __all__ = ["Observer", "ObserverWarning", "Progress"]
 
@@ -23,6 +26,8 @@ class Progress:
         world: number of processes.
         main: whether this is the process that speaks and writes.
         out: the run's folder.
+        start: the step it begins with; not 0 after a resume.
+        method: what is trained, to be looked at and not changed.
     """
 
     epochs: int
@@ -30,6 +35,8 @@ class Progress:
     world: int
     main: bool
     out: Path | None
+    start: int
+    method: "Method"
 
 
 class Observer:

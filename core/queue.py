@@ -26,7 +26,7 @@ class Queue(PairSampler):
     the inner sampler matches by something else than ids (labels): then entries are matched by it too.
     The queue starts empty and takes any batch size; a batch larger than the queue leaves its newest `size` rows. It
     is the same on every rank (rows enter in rank order), and whole in the state dict: embeddings, ids, labels,
-    groups, pointer and fill.
+    groups, age, pointer and fill.
 
     Args:
         inner: the sampler whose pairs are added to. `Positives()` gives MoCo (all negatives from the queue),
@@ -54,8 +54,9 @@ class Queue(PairSampler):
         self.size = size
         self.pointer = 0
         self.fill = 0
+        self.commits = 0
         self.register_buffer("rows", torch.zeros(0, 0))  # [size, D] once D is known: from the first batch
-        self.register_buffer("keys", torch.full((size, 3), -1))  # ids, labels, groups
+        self.register_buffer("keys", torch.full((size, 4), -1))  # ids, labels, groups, and the commit they came with
 
     @property
     def gives(self) -> Gives:
@@ -82,7 +83,8 @@ class Queue(PairSampler):
         new = across_ranks(stack([encoded[view] for view in read], "target").detach())
         assert new.rows is not None
         absent = torch.full_like(new.ids, -1)
-        keys = torch.stack([new.ids, *(absent if key is None else key for key in (new.labels, new.groups))], dim=1)
+        given = (absent if key is None else key for key in (new.labels, new.groups))
+        keys = torch.stack([new.ids, *given, torch.full_like(new.ids, self.commits)], dim=1)
         rows = new.rows[-self.size :]
         if self.rows.shape[1] != rows.shape[1]:
             if self.fill:
@@ -95,10 +97,16 @@ class Queue(PairSampler):
         self.keys[at] = keys[-self.size :]
         self.pointer = (self.pointer + len(rows)) % self.size
         self.fill = min(self.fill + len(rows), self.size)
+        self.commits += 1
+
+    def metrics(self) -> dict[str, float]:
+        """Return the share of the queue that is filled, and the mean age of its entries in steps."""
+        entered = self.keys[: self.fill, 3].double().mean().item() if self.fill else self.commits
+        return {"queue_fill": self.fill / self.size, "queue_age": self.commits - entered}
 
     def get_extra_state(self) -> dict[str, int]:
         """Return pointer and fill for the state dict."""
-        return {"pointer": self.pointer, "fill": self.fill, "size": self.size}
+        return {"pointer": self.pointer, "fill": self.fill, "commits": self.commits, "size": self.size}
 
     def set_extra_state(self, state: Mapping[str, int]) -> None:
         """Take pointer and fill from the state dict."""
@@ -106,7 +114,7 @@ class Queue(PairSampler):
             raise InvalidValueError(
                 f"the saved queue holds {state['size']} entries and this one {self.size}; make it the same size"
             )
-        self.pointer, self.fill = state["pointer"], state["fill"]
+        self.pointer, self.fill, self.commits = state["pointer"], state["fill"], state["commits"]
 
     def _load_from_state_dict(
         self,
@@ -133,7 +141,7 @@ class Queue(PairSampler):
         anchors = pairs.anchors
         # Filled from the front; once full, every slot counts.
         rows = self.rows[: self.fill].to(anchors.dtype)
-        ids, labels, groups = self.keys[: self.fill].unbind(1)
+        ids, labels, groups, _ = self.keys[: self.fill].unbind(1)
         ours, theirs = Keys(alias=pairs.rows.ids), Keys(alias=ids)
         if pairs.match != "ids":
             stored = {"labels": labels, "groups": groups}[pairs.match]

@@ -1,28 +1,35 @@
 """A run: a method, data, an augmenter and an optimizer, driven to the last epoch on one process or many."""
 
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .augmenter import Augmenter
-from .data import Data, epoch_batches
+from .checkpoint import Checkpoints
+from .data import Data
+from .diagnostics import CollapseWatch, diagnose
 from .distributed import join_processes, rank, world_size
 from .encoder import Encoder
 from .errors import IncompatibleError, InvalidValueError
-from .loss import Reduced
+from .gradient import LargeBatch, StepModule, backward
+from .loader import MicroBatch, Plan, micro_batches
 from .method import Method
 from .norm import sync_batch_norms
 from .observer import Observer, Observers, Progress
 from .optim import AdamW, OptimizerSettings, learning_rate_factor
-from .random import Draws
 from .records import ObserverRecord
 from .registry import get_record
+from .run_checks import check_batch, warn_of_inexact_caching
 from .run_folder import RunFolder
-from .values import Encoded, View
+from .run_state import collect_state, restore_state
+from .stopping import StopRequest
+from .values import View
 
 __all__ = ["NonFiniteLossError", "Run"]
 
@@ -40,21 +47,35 @@ class Run:
         augmenter: makes the views.
         epochs: passes over the data, >= 1.
         batch_size: samples per step, of all processes together: a run does not change with their number.
+        micro_batch_size: samples of one process encoded at once; 0: the whole batch.
+        large_batch: what to do with several micro-batches. `"cache"`: gradients are cached, the negatives are the whole
+            batch's, exactly, for one more forward pass (not exact with batch norms, which see micro-batches).
+            `"accumulate"`: gradients are added up, and the negatives are those of the micro-batch alone.
         optimizer: AdamW by default.
         warmup_epochs: of linear warm-up; None: a tenth of the epochs.
         seed: of the order of samples, of augmentation and of dropout; weights are drawn before, where the method is
             made.
-        out: the run's folder, which must not hold a run yet; None: nothing is written.
+        out: the run's folder; None: nothing is written, and the run cannot be resumed.
+        resume: go on from the newest checkpoint in `out` if there is one; else `out` must not hold a run.
+        checkpoint_every: steps between checkpoints; 0: one at the end of each epoch. SIGTERM and SIGINT save one too.
+        keep_checkpoints: how many of the newest stay, >= 1.
+        any_world: resume with another number of processes than the checkpoint's; dropout then differs.
         device: `"auto"`, or a torch device.
+        precision: `"bf16"` runs the encoders under autocast; losses stay in float32.
+        channels_last: memory format of convolutions, faster on GPUs.
+        compile: compile the encoders with `torch.compile`.
+        workers: loader processes; 0: this one loads.
         drop_last: leave an epoch's last batch out where it is not full.
         sync_batchnorm: take the statistics of batch norms over all processes.
         observers: registered names, or objects.
-        log_every: steps between two reads of the metrics from the device.
+        log_every: steps between two reads of the metrics from the device, and between two looks for a signal.
+        diagnose_every: steps between two looks at the embeddings for collapse; 0: never.
         config: what was asked for, to be written to the folder as it is.
 
     Raises:
         InvalidValueError: if an option breaks its rule, or the batch is smaller than the method needs.
-        RunFolderError: if `out` holds a run.
+        RunFolderError: if `out` holds a run, and `resume` does not say to go on with it.
+        CheckpointError: if the checkpoint to resume from is damaged, or of another run.
     """
 
     def __init__(
@@ -65,46 +86,80 @@ class Run:
         augmenter: Augmenter,
         epochs: int = 100,
         batch_size: int = 256,
+        micro_batch_size: int = 0,
+        large_batch: LargeBatch = "cache",
         optimizer: OptimizerSettings | None = None,
         warmup_epochs: float | None = None,
         seed: int = 0,
         out: str | Path | None = None,
+        resume: bool = False,
+        checkpoint_every: int = 0,
+        keep_checkpoints: int = 2,
+        any_world: bool = False,
         device: str = "auto",
+        precision: Literal["float32", "bf16"] = "float32",
+        channels_last: bool = False,
+        compile: bool = False,
+        workers: int = 0,
         drop_last: bool = True,
         sync_batchnorm: bool = True,
         observers: Sequence[str | Observer] = ("progress",),
         log_every: int = 10,
+        diagnose_every: int = 50,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         warmup = epochs / 10 if warmup_epochs is None else warmup_epochs
         for name, value, least in (
             ("epochs", epochs, 1),
             ("batch_size", batch_size, 1),
+            ("micro_batch_size", micro_batch_size, 0),
+            ("checkpoint_every", checkpoint_every, 0),
+            ("keep_checkpoints", keep_checkpoints, 1),
+            ("workers", workers, 0),
             ("log_every", log_every, 1),
+            ("diagnose_every", diagnose_every, 0),
         ):
             if value < least:
                 raise InvalidValueError(f"`{name}` must be >= {least}, got {value!r}")
+        for name, choice, known in (
+            ("large_batch", large_batch, ("accumulate", "cache")),
+            ("precision", precision, ("float32", "bf16")),
+        ):
+            if choice not in known:
+                raise InvalidValueError(f"`{name}` must be {' or '.join(known)}, got {choice!r}")
         if not 0 <= warmup < epochs:
             raise InvalidValueError(f"`warmup_epochs` must be >= 0 and less than epochs ({epochs}), got {warmup!r}")
-        self.device = join_processes(device)
-        self.method = method.to(self.device)
-        self.data = data
-        self.augmenter = augmenter.to(self.device)
-        self.epochs, self.batch_size, self.seed, self.drop_last = epochs, batch_size, seed, drop_last
-        self.log_every = log_every
-        self._check_batch()
-        self.steps_per_epoch = len(data) // batch_size if drop_last else -(-len(data) // batch_size)
-        self.warmup_steps = round(warmup * self.steps_per_epoch)
-        if sync_batchnorm and world_size() > 1:
-            sync_batch_norms(self.method)
         settings = AdamW() if optimizer is None else optimizer
         if not isinstance(settings, OptimizerSettings):
             raise InvalidValueError(
                 f"`optimizer` must be settings such as kontrast.AdamW(1e-3), got {settings!r}; the run builds it"
             )
+        self.device = join_processes(device)
+        self.method = method.to(self.device)
+        if channels_last:
+            self.method.to(memory_format=torch.channels_last)
+        self.data = data
+        self.augmenter = augmenter.to(self.device)
+        self.large_batch: LargeBatch = large_batch
+        self.precision, self.compile, self.workers = precision, compile, workers
+        self.log_every, self.diagnose_every, self.checkpoint_every = log_every, diagnose_every, checkpoint_every
+        self.plan = Plan(
+            len(data), epochs, batch_size, micro_batch_size, seed, drop_last, world=world_size(), rank=rank()
+        )
+        check_batch(self.method, self.plan)
+        if micro_batch_size and large_batch == "cache":
+            warn_of_inexact_caching(self.method, micro_batch_size)
+        self.warmup_steps = round(warmup * self.plan.steps_per_epoch)
+        described = self._described(settings, warmup)  # before batch norms change their class with the world
+        if sync_batchnorm and world_size() > 1:
+            sync_batch_norms(self.method)
         self.optimizer = settings.build(self.method)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.folder = RunFolder.create(out, dict(config or {}) or self._described(settings, warmup))
+        self.folder = RunFolder(out, described if config is None else dict(config))
+        self.checkpoints = None if out is None else Checkpoints(Path(out) / "checkpoints", keep_checkpoints)
+        self._seen: list[dict[str, float]] = []
+        self._identity = described
+        self.start = self._open(resume=resume, any_world=any_world)
         made = [get_record(ObserverRecord, one).load()() if isinstance(one, str) else one for one in observers]
         self._observers = Observers(made)
 
@@ -114,22 +169,34 @@ class Run:
         return self.method.encoder()
 
     def fit(self) -> dict[str, float]:
-        """Train to the last epoch, save the encoders, and return the means of the last epoch's metrics."""
-        torch.manual_seed(self.seed * 1_000_003 + rank())  # dropout alone; each rank has its own
+        """Train to the last epoch, save the encoders, and return the means of the last epoch's metrics.
+
+        SIGTERM and SIGINT save a checkpoint and leave with status 128 + signal.
+        """
+        if not self.start:
+            torch.manual_seed(self.plan.seed * 1_000_003 + rank())  # dropout alone; each rank has its own
         self.method.train()
-        step: nn.Module = _Step(self.method)
+        step: nn.Module = StepModule(self.method)
+        if self.compile:
+            for tower in self.method.towers.values():
+                tower.compile()
         if world_size() > 1:
             # Buffers are not broadcast: batch norms agree by their own means, and a queue is large.
             step = DistributedDataParallel(step, broadcast_buffers=False)
-        main = rank() == 0
-        progress = Progress(self.epochs, self.steps_per_epoch, world_size(), main, self.folder.path)
+        progress = Progress(
+            self.plan.epochs,
+            self.plan.steps_per_epoch,
+            world_size(),
+            rank() == 0,
+            self.folder.path,
+            self.start,
+            self.method,
+        )
         error: BaseException | None = None
-        means: dict[str, float] = {}
         self._observers.call("run_started", progress)
         try:
-            for epoch in range(self.epochs):
-                means = self._epoch(step, epoch)
-                self._observers.call("epoch_ended", epoch, means)
+            with StopRequest() as stop:
+                self._steps(step, stop)
             self.method.eval()
             self.folder.save_encoders(self.method)
         except BaseException as raised:
@@ -138,116 +205,120 @@ class Run:
         finally:
             self.folder.close()
             self._observers.call("run_ended", error)
-        return means
+        return _means(self._seen)
 
-    def _epoch(self, step: nn.Module, epoch: int) -> dict[str, float]:
-        draws = Draws(self.seed, epoch)
-        number = epoch * self.steps_per_epoch
+    def _steps(self, step: nn.Module, stop: StopRequest) -> None:
+        per_epoch, total = self.plan.steps_per_epoch, self.plan.epochs * self.plan.steps_per_epoch
         waiting: list[tuple[dict[str, float], dict[str, Tensor]]] = []
-        seen: list[dict[str, float]] = []
-        batches = epoch_batches(
-            len(self.data),
-            self.batch_size,
-            seed=self.seed,
-            epoch=epoch,
-            drop_last=self.drop_last,
-            world=world_size(),
-            rank=rank(),
+        watch = CollapseWatch(total)
+        parts: list[tuple[MicroBatch, list[View]]] = []
+        loaded = micro_batches(
+            self.plan, self.data, self.augmenter, start=self.start, workers=self.workers, device=self.device
         )
-        for indices in batches:
-            batch = self.data.batch(indices).to(self.device)
-            reduced, learning_rate = self._step(step, self.augmenter(batch, draws), number)
-            about = {"step": number, "epoch": epoch, "learning_rate": learning_rate}
-            waiting.append((about, {"loss": reduced.value, **reduced.terms}))
-            number += 1
-            if len(waiting) == self.log_every or number % self.steps_per_epoch == 0:
-                seen += self._flush(waiting)
-                waiting = []
-        numbers = [name for name in seen[-1] if name not in ("step", "epoch", "learning_rate")]
-        return {name: sum(row[name] for row in seen) / len(seen) for name in numbers}
+        for part, views in loaded:
+            parts.append((part, views))
+            if not part.last:
+                continue
+            number = part.step
+            about, metrics = self._step(step, parts, number, total)
+            waiting.append(({"step": number, "epoch": part.epoch, **about}, metrics))
+            parts = []
+            done = number + 1
+            ends_epoch = done % per_epoch == 0
+            if not ends_epoch and done % self.log_every and not self._is_due(done):
+                continue
+            rows = self._flush(waiting)
+            waiting = []
+            self._seen = [*(row for row in self._seen if row["epoch"] == part.epoch), *rows]
+            watch.look(rows)
+            if ends_epoch:
+                self._observers.call("epoch_ended", part.epoch, _means(self._seen))
+            signal = stop.agreed(self.device)
+            if self._is_due(done) or (ends_epoch and not self.checkpoint_every) or signal or done == total:
+                self._save(done)
+            if signal:
+                stop.leave(done, self.folder.path)
 
-    def _step(self, step: nn.Module, views: list[View], number: int) -> tuple[Reduced, float]:
-        total = self.epochs * self.steps_per_epoch
+    def _is_due(self, done: int) -> bool:
+        return bool(self.checkpoint_every) and done % self.checkpoint_every == 0
+
+    def _step(
+        self, step: nn.Module, parts: list[tuple[MicroBatch, list[View]]], number: int, total: int
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Take one step; return what is known on the host, and metrics that are still on the device."""
         factor = learning_rate_factor(number, total, self.warmup_steps)
         for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = base * factor
         self.optimizer.zero_grad(set_to_none=True)
-        reduced, encoded = step(views)
-        reduced.backward.backward()
+        reduced, encoded = backward(step, self.method, parts, self.large_batch, self._precision)
         self.optimizer.step()
-        self.method.after_step([view.detach() for view in encoded], (number + 1) / total)
-        return reduced, self.base_rates[0] * factor
+        metrics = {"loss": reduced.value, **reduced.terms}
+        if self.diagnose_every and number % self.diagnose_every == 0:
+            metrics |= diagnose(self.method, encoded)
+        self.method.after_step(encoded, (number + 1) / total)
+        return {"learning_rate": self.base_rates[0] * factor}, metrics
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def _flush(self, waiting: list[tuple[dict[str, float], dict[str, Tensor]]]) -> list[dict[str, float]]:
         """Read waiting metrics from the device at once, write them and tell the observers."""
-        names = [list(tensors) for _, tensors in waiting]
         flat = torch.stack([tensor.double() for _, tensors in waiting for tensor in tensors.values()]).tolist()
-        rows, start = [], 0
-        for (about, _), own in zip(waiting, names, strict=True):
-            row = {**about, **dict(zip(own, flat[start : start + len(own)], strict=True))}
-            start += len(own)
-            rows.append(row)
+        values = iter(flat)
+        rows: list[dict[str, float]] = [{**about, **{name: next(values) for name in own}} for about, own in waiting]
+        for row in rows:
             self.folder.log(row)
             self._observers.call("step_ended", row)
-            if not torch.isfinite(torch.tensor(row["loss"])):
+            if not math.isfinite(row["loss"]):
+                saved = self.checkpoints.paths()[-1:] if self.checkpoints is not None else []
+                last = f"the last good checkpoint is {saved[0]}" if saved else "no checkpoint was written before it"
                 raise NonFiniteLossError(
-                    f"the loss must be finite, got {row['loss']} in step {int(about['step'])}; "
+                    f"the loss must be finite, got {row['loss']} in step {int(row['step'])}; {last}; "
                     "lower the learning rate, raise the temperature, or look for such values in the data"
                 )
         return rows
 
-    def _check_batch(self) -> None:
-        least = self.method.min_batch
-        if self.batch_size < least:
-            raise InvalidValueError(
-                f"`batch_size` must be >= {least} for this method, got {self.batch_size}; "
-                "it compares the samples of a batch with each other"
-            )
-        if self.batch_size < world_size():
-            raise InvalidValueError(
-                f"`batch_size` counts the samples of all processes and must be >= their number ({world_size()}), "
-                f"got {self.batch_size}"
-            )
-        rest = len(self.data) % self.batch_size
-        if len(self.data) < self.batch_size and self.drop_last:
-            raise InvalidValueError(
-                f"`batch_size` must not exceed the number of samples ({len(self.data)}), got {self.batch_size}; "
-                "make it smaller or set drop_last=False"
-            )
-        if not self.drop_last and 0 < rest < max(least, world_size()):
-            raise InvalidValueError(
-                f"the last batch would hold {rest} of {len(self.data)} samples, fewer than the method and the "
-                f"{world_size()} processes need; set drop_last=True or another batch_size"
-            )
-        alone = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.method.modules())
-        if alone and (self.batch_size == 1 or (not self.drop_last and rest == 1)):
-            raise InvalidValueError(
-                "this method has batch norms, which need 2 samples in a batch, and a batch would hold 1; "
-                "use a larger batch_size, and drop_last=True"
-            )
+    def _save(self, done: int) -> None:
+        state = collect_state(self.method, self.optimizer, self.augmenter, self._identity, done, self._seen)
+        if rank() == 0 and self.checkpoints is not None:
+            self.folder.sync()
+            self.folder.save_checkpoint(self.checkpoints, done, state)
+
+    def _open(self, *, resume: bool, any_world: bool) -> int:
+        """Make or reopen the folder; return the step to begin with."""
+        saved = self.checkpoints.paths() if resume and self.checkpoints is not None else []
+        if not saved or self.checkpoints is None:
+            self.folder.create(replace_unstarted=resume)
+            return 0
+        state = self.checkpoints.load(saved[-1])
+        start, self._seen = restore_state(
+            state, saved[-1], self.method, self.optimizer, self.augmenter, self._identity, any_world=any_world
+        )
+        self.folder.reopen(start)
+        return start
 
     def _described(self, settings: OptimizerSettings, warmup: float) -> dict[str, Any]:
-        """Say what this run is, for its folder, where nobody wrote a configuration."""
+        """Say what this run is: what a checkpoint must agree with, and the folder's config where nobody wrote one."""
         return {
             "method": repr(self.method),
             "augmenter": repr(self.augmenter),
             "optimizer": repr(settings),
-            "samples": len(self.data),
-            "epochs": self.epochs,
-            "batch_size": self.batch_size,
+            "samples": self.plan.length,
+            "epochs": self.plan.epochs,
+            "batch_size": self.plan.batch_size,
+            "micro_batch_size": self.plan.micro_batch_size,
+            "large_batch": self.large_batch,
             "warmup_epochs": warmup,
-            "seed": self.seed,
-            "drop_last": self.drop_last,
+            "seed": self.plan.seed,
+            "drop_last": self.plan.drop_last,
+            "precision": self.precision,
         }
 
 
-class _Step(nn.Module):
-    """Encode, sample, score: what DDP wraps, so that every parameter's gradient passes its hooks once."""
-
-    def __init__(self, method: Method) -> None:
-        super().__init__()
-        self.method = method
-
-    def forward(self, views: list[View]) -> tuple[Reduced, list[Encoded]]:
-        loss, encoded = self.method(views)
-        return loss.reduced(), encoded
+def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each metric over the rows that have it."""
+    names = dict.fromkeys(name for row in rows for name in row if name not in ("step", "epoch", "learning_rate"))
+    values = {name: [row[name] for row in rows if name in row] for name in names}
+    return {name: sum(own) / len(own) for name, own in values.items()}

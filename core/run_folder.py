@@ -1,48 +1,70 @@
 """The folder a run writes: config.json, environment.json, metrics.jsonl, and the encoders as safetensors."""
 
 import json
+import os
 import platform
 import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
+from warnings import warn
 
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from .checkpoint import Checkpoints
 from .distributed import rank, world_size
 from .errors import IncompatibleError, RunFolderError
 from .method import Method
 
-__all__ = ["RunFolder", "load_encoder"]
+__all__ = ["CheckpointWarning", "RunFolder", "load_encoder"]
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint could not be written; the run goes on."""
 
 
 class RunFolder:
-    """Writes on the first process alone; without a path it writes nothing."""
+    """Writes on the first process alone; without a path it writes nothing.
 
-    def __init__(self, path: Path | None, metrics: IO[str] | None) -> None:
-        self.path = path
-        self._metrics = metrics
+    Args:
+        out: the folder, made by `create`.
+        config: what the run is, to be written there.
+    """
 
-    @classmethod
-    def create(cls, out: str | Path | None, config: dict[str, Any]) -> "RunFolder":
+    def __init__(self, out: str | Path | None, config: dict[str, Any]) -> None:
+        self.path = None if out is None else Path(out)
+        self._config = config
+        self._metrics: IO[str] | None = None
+
+    def create(self, *, replace_unstarted: bool = False) -> None:
         """Make the folder and write what is known before the first step.
+
+        Args:
+            replace_unstarted: take over a folder whose run has not saved a checkpoint yet.
 
         Raises:
             RunFolderError: if it holds a run already.
         """
-        if out is None:
-            return cls(None, None)
-        path = Path(out)
-        if rank() != 0:
-            return cls(path, None)
-        if (path / "config.json").exists():
+        path = self.path
+        if path is None:
+            return
+        taken = (path / "config.json").exists() and not replace_unstarted
+        if world_size() > 1:  # all ranks leave together, before the first has made the folder
+            answer = [taken]
+            dist.broadcast_object_list(answer)
+            taken = answer[0]
+        if taken:
             raise RunFolderError(
-                f"`out` must be a folder without a run, and {path} holds one; choose another or remove it"
+                f"`out` must be a folder without a run, and {path} holds one; choose another, remove it, "
+                "or resume it (resume=True, --resume true)"
             )
+        if rank() != 0:
+            return
         path.mkdir(parents=True, exist_ok=True)
-        _write_json(path / "config.json", config)
+        _write_json(path / "config.json", self._config)
         _write_json(
             path / "environment.json",
             {
@@ -55,7 +77,41 @@ class RunFolder:
                 "versions": {name: version(name) for name in ("kontrast", "numpy", "torch")},
             },
         )
-        return cls(path, (path / "metrics.jsonl").open("w", encoding="utf-8"))
+        self._metrics = (path / "metrics.jsonl").open("w", encoding="utf-8")
+
+    def reopen(self, step: int) -> None:
+        """Go on with the metrics from `step`: what an interrupted run wrote of later steps is dropped."""
+        if self.path is None or rank() != 0:
+            return
+        file = self.path / "metrics.jsonl"
+        kept = []
+        for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+            if not line.endswith("}") or json.loads(line)["step"] >= step:
+                break  # the last line may have been cut off in mid-word
+            kept.append(line + "\n")
+        aside = file.with_suffix(".part")
+        aside.write_text("".join(kept), encoding="utf-8")
+        aside.replace(file)
+        self._metrics = file.open("a", encoding="utf-8")
+
+    def sync(self) -> None:
+        """Have the metrics on disk before a checkpoint that counts on them."""
+        if self._metrics is not None:
+            self._metrics.flush()
+            os.fsync(self._metrics.fileno())
+
+    def save_checkpoint(self, checkpoints: Checkpoints, step: int, state: dict[str, Any]) -> None:
+        """Save, and where the disk refuses say so and go on: the checkpoint before it is whole."""
+        try:
+            checkpoints.save(step, state)
+        except OSError as error:
+            left = checkpoints.paths()
+            before = f"the newest is still {left[-1].name}" if left else "there is none yet"
+            warn(
+                f"no checkpoint could be written after step {step} ({error}); {before}; make room on the disk",
+                CheckpointWarning,
+                stacklevel=2,
+            )
 
     def log(self, row: dict[str, float]) -> None:
         """Append one step's metrics as a line of JSON."""

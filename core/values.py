@@ -4,8 +4,8 @@ Shapes: B samples in a batch, M rows of a view (M >= B), D embedding size, T ele
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from .distributed import all_gather, rank, row_counts
 from .errors import IncompatibleError, InvalidValueError
 
 __all__ = ["Batch", "Encoded", "View", "across_ranks", "embedded", "stack", "to_device"]
+
+
+V = TypeVar("V", "Batch", "View")
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,11 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch with all its tensors on `device`."""
-        return Batch(*(to_device(part, device) for part in (self.inputs, self.ids, self.labels, self.groups)))
+        return _moved(self, lambda part: to_device(part, device))
+
+    def pin_memory(self) -> "Batch":
+        """Return the batch in page-locked memory; a loader calls it."""
+        return _moved(self, lambda part: _each(part, "pin_memory"))
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,14 @@ class View:
 
     def __post_init__(self) -> None:
         _check_keys(ids=self.ids, labels=self.labels, groups=self.groups)
+
+    def to(self, device: torch.device) -> "View":
+        """Return the view with all its tensors on `device`."""
+        return _moved(self, lambda part: to_device(part, device))
+
+    def pin_memory(self) -> "View":
+        """Return the view in page-locked memory; a loader calls it."""
+        return _moved(self, lambda part: _each(part, "pin_memory"))
 
     @classmethod
     def of(cls, batch: Batch, inputs: Any) -> "View":
@@ -209,16 +224,29 @@ def across_ranks(encoded: Encoded) -> Encoded:
 
 def to_device(value: Any, device: torch.device) -> Any:
     """Move a tensor, what has `.to`, or a mapping or sequence of them; anything else is returned as it is."""
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    if hasattr(value, "to"):  # before the containers: a packed sequence or a tokenizer's mapping moves itself
-        return value.to(device)
+    return _each(value, "to", device)
+
+
+def _each(value: Any, method: str, *arguments: Any) -> Any:
+    """Call `method` of a tensor or of anything that has it, else of each part of a mapping or sequence."""
+    if isinstance(value, Tensor) and method == "to":
+        return value.to(arguments[0], non_blocking=True)
+    if hasattr(value, method):  # before the containers: a packed sequence or a tokenizer's mapping moves itself
+        return getattr(value, method)(*arguments)
     if isinstance(value, Mapping):
-        return {name: to_device(part, device) for name, part in value.items()}
+        return {name: _each(part, method, *arguments) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
-        parts = [to_device(part, device) for part in value]
+        parts = [_each(part, method, *arguments) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     return value
+
+
+def _moved(value: V, move: Callable[[Any], Any]) -> V:
+    """Return a Batch or View with `move` applied to each of its parts that is not a plain string."""
+    parts: dict[str, Any] = {entry.name: getattr(value, entry.name) for entry in fields(value)}
+    return replace(
+        value, **{name: move(part) for name, part in parts.items() if not isinstance(part, (str, type(None)))}
+    )
 
 
 def _detach(tensor: Tensor | None) -> Tensor | None:

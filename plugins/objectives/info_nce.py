@@ -5,7 +5,7 @@ Shapes: A anchors, C candidates, D embedding size, P positive pairs.
 
 import torch
 
-from kontrast import InvalidValueError, Loss, Needs, Objective, Pairs, row_statistics
+from kontrast import InvalidValueError, Loss, Needs, Objective, Pairs, Term, row_statistics
 
 __all__ = ["InfoNCE"]
 
@@ -47,7 +47,10 @@ class InfoNCE(Objective):
         anchor, logits = pairs.positive_logits(self.temperature)
         losses = torch.logaddexp(logits, rows.negative_logsumexp[anchor]) - logits
         totals = torch.zeros_like(rows.positive_mean).index_add(0, anchor, losses)
-        return Loss.over_rows(totals / rows.positive_count.clamp(min=1), rows.positive_count > 0)
+        loss = Loss.over_rows(totals / rows.positive_count.clamp(min=1), rows.positive_count > 0)
+        # log(candidates) - loss bounds the mutual information of anchor and positive from below (ibid., eq. 5).
+        bound = torch.log1p(rows.negative_count.to(losses.dtype))[anchor] - losses.detach()
+        return Loss(loss.terms, (Term("mutual_information_bound", bound.sum(), float(len(bound))),))
 
     def extra_repr(self) -> str:
         """Show the temperature."""

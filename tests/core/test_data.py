@@ -1,12 +1,9 @@
-from itertools import chain
-
 import pytest
 import torch
 from torch import Tensor
 
 import kontrast as kt
 import kontrast.norm
-from kontrast.data import epoch_batches
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -53,36 +50,3 @@ def test_array_data_and_splits_say_what_is_missing() -> None:
     assert kt.Splits(data, data).test is data
     with pytest.raises(kt.IncompatibleError, match="this data set has no test part; give it one"):
         _ = kt.Splits(data).test
-
-
-@pytest.mark.parametrize(("length", "batch_size"), [(20, 5), (23, 5), (3, 5), (1, 1), (5, 5)])
-@pytest.mark.parametrize("drop_last", [True, False])
-@pytest.mark.parametrize("world", [1, 2, 3])
-def test_an_epoch_holds_every_sample_once_however_it_is_shared(
-    length: int, batch_size: int, drop_last: bool, world: int
-) -> None:
-    def batches(world: int = 1, rank: int = 0, seed: int = 4, epoch: int = 7) -> list[list[int]]:
-        return [
-            batch.tolist()
-            for batch in epoch_batches(
-                length, batch_size, seed=seed, epoch=epoch, drop_last=drop_last, world=world, rank=rank
-            )
-        ]
-
-    alone = batches()
-    rest = length % batch_size
-    sizes = [batch_size] * (length // batch_size) + ([rest] if rest and not drop_last else [])
-    assert [len(batch) for batch in alone] == sizes
-    seen = sorted(sample for batch in alone for sample in batch)
-    if drop_last:
-        assert len(set(seen)) == len(seen)
-        assert set(seen) <= set(range(length))
-    else:
-        assert seen == list(range(length))
-    shares = [batches(world, rank) for rank in range(world)]
-    assert [list(chain(*parts)) for parts in zip(*shares, strict=True)] == alone
-    assert all(max(map(len, parts)) - min(map(len, parts)) <= 1 for parts in zip(*shares, strict=True))
-    assert batches() == alone
-    if length >= 20:
-        in_order = [batch.tolist() for batch in torch.arange(length).split(batch_size)]
-        assert all(other[0] != alone[0] for other in (batches(epoch=8), batches(seed=5), in_order))

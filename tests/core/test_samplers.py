@@ -143,7 +143,7 @@ def test_a_queue_holds_the_newest_rows(size: int, sizes: list[int]) -> None:
         queue.commit(encoded)
         assert encoded[1].rows is not None
         memory.extend(row(values) for values in encoded[1].rows)
-        kept = Counter(row(keys) for keys in queue.keys[: queue.fill])
+        kept = Counter(row(keys[:3]) for keys in queue.keys[: queue.fill])
         assert kept == Counter((s, s % 2, s % 3) for s in (int(sample) for sample, _ in memory))  # ids, labels, groups
 
 

@@ -1,0 +1,108 @@
+"""Checkpoints: written whole or not at all, loaded without running code, the newest few kept."""
+
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import torch
+
+from .errors import IncompatibleError
+
+__all__ = ["VERSION", "CheckpointError", "Checkpoints"]
+
+VERSION = 1
+_FORMAT = "kontrast-checkpoint"
+
+
+class CheckpointError(IncompatibleError):
+    """A checkpoint that cannot be used: truncated, of another program, of another version, or of another run."""
+
+
+class Checkpoints:
+    """The checkpoints of one run, in a folder of their own.
+
+    A file is written beside its place, synced and renamed: whatever moment the process ends at, what stands under a
+    checkpoint's name is whole.
+
+    Args:
+        folder: made when first written to.
+        keep: how many of the newest stay, >= 1.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder = folder
+        self.keep = keep
+
+    def save(self, step: int, state: dict[str, Any]) -> Path:
+        """Write the state after `step` steps and remove what is older than the newest `keep`.
+
+        Raises:
+            OSError: if it cannot be written; what was there before stays as it was.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"step-{step:09d}.pt"
+        aside = path.with_suffix(".part")
+        try:
+            with aside.open("wb") as handle:
+                torch.save({"format": _FORMAT, "version": VERSION, **state}, handle)
+                handle.flush()
+                os.fsync(handle.fileno())
+            aside.replace(path)
+        except RuntimeError as error:  # torch's writer reports a full disk so
+            aside.unlink(missing_ok=True)
+            raise OSError(f"{path} could not be written: {error}") from error
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+        _sync(self.folder)
+        for old in self.paths()[: -self.keep]:
+            old.unlink()
+        return path
+
+    def paths(self) -> list[Path]:
+        """Return the checkpoints there are, oldest first."""
+        return sorted(path for path in self.folder.glob("step-*.pt") if re.fullmatch(r"step-\d{9}", path.stem))
+
+    def load(self, path: Path) -> dict[str, Any]:
+        """Read a checkpoint onto the CPU. Nothing in it is executed.
+
+        Raises:
+            CheckpointError: if it is not a whole checkpoint of this version.
+        """
+        older = [other.name for other in self.paths() if other.name < path.name]
+        remedy = f"remove it to resume from {older[-1]}" if older else "remove it to start anew"
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(
+                f"{path} holds objects that only running code could restore, which is refused; {remedy}"
+            ) from error
+        except (RuntimeError, EOFError, BadZipFile, ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"{path} must be a whole checkpoint, and is truncated or damaged; {remedy}"
+            ) from error
+        if not isinstance(state, dict) or state.get("format") != _FORMAT:
+            raise CheckpointError(
+                f"{path} must be a checkpoint of kontrast, and was written by something else; {remedy}"
+            )
+        if state["version"] != VERSION:
+            raise CheckpointError(
+                f"{path} must be a checkpoint of version {VERSION}, got version {state['version']}; "
+                "resume with the kontrast that wrote it"
+            )
+        return state
+
+
+def _sync(folder: Path) -> None:
+    """Make a rename in `folder` last through a power cut, where the system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folders, and needs no such sync
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,127 @@
+"""Everything a run must hold to go on as if it had not stopped, as one dictionary of tensors and plain values."""
+
+import random
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from warnings import warn
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from .augmenter import Augmenter
+from .checkpoint import CheckpointError
+from .distributed import rank, world_size
+from .gradient import random_state, set_random_state
+from .method import Method
+from .run_checks import InexactWarning
+
+__all__ = ["collect_state", "restore_state"]
+
+
+def collect_state(
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    augmenter: Augmenter,
+    identity: Mapping[str, Any],
+    step: int,
+    seen: list[dict[str, float]],
+) -> dict[str, Any]:
+    """Return the state after `step` steps. Every rank must call it: each adds the state of its generators.
+
+    Args:
+        method: weights, momentum copies, queues, whatever its modules keep.
+        optimizer: its moments.
+        augmenter: its state, if it has any.
+        identity: what the run is; another run's checkpoint is refused by it.
+        step: the number of steps done, which places data order and schedules too.
+        seen: the metrics of the epoch so far.
+    """
+    generators: list[Any] = [_generators()]
+    if world_size() > 1:
+        own, generators = generators[0], [None] * world_size()
+        dist.all_gather_object(generators, own)
+    return {
+        "step": step,
+        "method": method.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "augmenter": augmenter.state_dict(),
+        "generators": generators,
+        "seen": seen,
+        "identity": dict(identity),
+        "versions": {name: version(name) for name in ("kontrast", "numpy", "torch")},
+    }
+
+
+def restore_state(
+    state: dict[str, Any],
+    path: Path,
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    augmenter: Augmenter,
+    identity: Mapping[str, Any],
+    *,
+    any_world: bool,
+) -> tuple[int, list[dict[str, float]]]:
+    """Put a saved state back; return the number of steps done and the metrics of the epoch so far.
+
+    Raises:
+        CheckpointError: if it is of another run, or of another number of processes and `any_world` does not allow it.
+    """
+    differing = sorted(
+        name for name in {*identity, *state["identity"]} if identity.get(name) != state["identity"].get(name)
+    )
+    if differing:
+        examples = "; ".join(
+            f"{name} was {_short(state['identity'].get(name))} and is {_short(identity.get(name))}"
+            for name in differing
+        )
+        raise CheckpointError(
+            f"{path} must be a checkpoint of this run, and differs in {examples}; "
+            "resume with the settings it was started with, or start another run"
+        )
+    saved_world = len(state["generators"])
+    if saved_world != world_size():
+        if not any_world:
+            raise CheckpointError(
+                f"{path} must be resumed by {saved_world} processes, got {world_size()}; "
+                "start as many, or allow another number (any_world=True, --any_world true)"
+            )
+        warn(
+            f"resuming a run of {saved_world} processes with {world_size()}: order of samples, augmentation and "
+            "negatives stay the same; dropout draws other numbers, and sums are rounded otherwise",
+            InexactWarning,
+            stacklevel=3,
+        )
+    method.load_state_dict(state["method"])
+    optimizer.load_state_dict(state["optimizer"])
+    augmenter.load_state_dict(state["augmenter"])
+    if rank() < saved_world:
+        _set_generators(state["generators"][rank()])
+    else:
+        torch.manual_seed(state["step"] * 1_000_003 + rank())
+    return int(state["step"]), list(state["seen"])
+
+
+def _generators() -> dict[str, Any]:
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    return {
+        "torch": random_state(),
+        # Augmenters of third parties may draw from these two.
+        "numpy": (str(name), torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, gauss),
+        "python": random.getstate(),
+    }
+
+
+def _set_generators(state: dict[str, Any]) -> None:
+    set_random_state(state["torch"])
+    name, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    random.setstate(state["python"])
+
+
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
