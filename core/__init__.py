@@ -38,9 +38,11 @@ if TYPE_CHECKING:
     from .augmenter import Augmenter as Augmenter
     from .augmenter import Identity as Identity
     from .augmenter import ToTowers as ToTowers
+    from .checkpoint import CheckpointError as CheckpointError
     from .data import ArrayData as ArrayData
     from .data import Data as Data
     from .data import Splits as Splits
+    from .diagnostics import CollapseWarning as CollapseWarning
     from .distributed import all_gather as all_gather
     from .distributed import all_sum as all_sum
     from .distributed import join_processes as join_processes
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
     from .sampler import Positives as Positives
     from .similarity import Cosine as Cosine
     from .similarity import Dot as Dot
+    from .similarity import LearnedTemperature as LearnedTemperature
     from .similarity import Similarity as Similarity
     from .statistics import RowStatistics as RowStatistics
     from .statistics import row_statistics as row_statistics
@@ -92,7 +95,9 @@ else:
         for module, names in {
             "adapter": "Adapter",
             "augmenter": "Augmenter Identity ToTowers",
+            "checkpoint": "CheckpointError",
             "data": "ArrayData Data Splits",
+            "diagnostics": "CollapseWarning",
             "distributed": "all_gather all_sum join_processes rank world_size",
             "encoder": "Encoder as_encoder",
             "heads": "mlp",
@@ -108,7 +113,7 @@ else:
             "run": "NonFiniteLossError Run",
             "run_folder": "load_encoder",
             "sampler": "Gives InBatch PairSampler Positives",
-            "similarity": "Cosine Dot Similarity",
+            "similarity": "Cosine Dot LearnedTemperature Similarity",
             "statistics": "RowStatistics row_statistics",
             "target": "Momentum StopGradient",
             "values": "Batch Encoded View across_ranks embedded stack",
@@ -136,6 +141,8 @@ __all__ = [
     "AugmenterRecord",
     "Batch",
     "Block",
+    "CheckpointError",
+    "CollapseWarning",
     "Cosine",
     "Data",
     "Dot",
@@ -150,6 +157,7 @@ __all__ = [
     "InvalidValueError",
     "Keys",
     "KontrastError",
+    "LearnedTemperature",
     "Loss",
     "Method",
     "MethodRecord",

@@ -45,6 +45,8 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{step:09d}.pt"
         aside = path.with_suffix(".part")
+        for stray in self.folder.glob("step-*.part"):  # left by a process that was killed while writing
+            stray.unlink()
         try:
             with aside.open("wb") as handle:
                 torch.save({"format": _FORMAT, "version": VERSION, **state}, handle)

@@ -111,6 +111,8 @@ def micro_batches(
         sampler=_Order(plan, start),
         num_workers=workers,
         pin_memory=device.type == "cuda",
+        # Without one of its own it draws from the global generator when it starts, and a resume would shift dropout.
+        generator=torch.Generator(),
     )
     ahead: tuple[MicroBatch, Batch | list[View]] | None = None
     # One ahead: the copy to a GPU runs while the step before it computes.

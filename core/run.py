@@ -1,5 +1,6 @@
 """A run: a method, data, an augmenter and an optimizer, driven to the last epoch on one process or many."""
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -182,7 +183,7 @@ class Run:
                 tower.compile()
         if world_size() > 1:
             # Buffers are not broadcast: batch norms agree by their own means, and a queue is large.
-            step = DistributedDataParallel(step, broadcast_buffers=False)
+            step = DistributedDataParallel(step, **_NO_BUFFER_BROADCAST)
         progress = Progress(
             self.plan.epochs,
             self.plan.steps_per_epoch,
@@ -281,6 +282,12 @@ class Run:
         return rows
 
     def _save(self, done: int) -> None:
+        weights = [parameter.isfinite().all() for parameter in self.method.parameters()]
+        if not torch.stack(weights).all():
+            raise NonFiniteLossError(
+                f"weights must be finite to be saved, and after step {done} some are not; the checkpoints before it "
+                "are whole; lower the learning rate, or look for such values in the data"
+            )
         state = collect_state(self.method, self.optimizer, self.augmenter, self._identity, done, self._seen)
         if rank() == 0 and self.checkpoints is not None:
             self.folder.sync()
@@ -315,6 +322,14 @@ class Run:
             "drop_last": self.plan.drop_last,
             "precision": self.precision,
         }
+
+
+# torch 2.14 renames the option; the old name warns there.
+_NO_BUFFER_BROADCAST: dict[str, Any] = (
+    {"forward_sync_buffers": False}
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
+    else {"broadcast_buffers": False}
+)
 
 
 def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -78,4 +78,12 @@ def kontrast_samplers() -> list[SamplerRecord]:
 @kontrast.hookimpl
 def kontrast_observers() -> list[ObserverRecord]:
     """Return our observers."""
-    return [ObserverRecord("progress", "kontrast.plugins.progress:ProgressBar", "A bar, or a line per epoch")]
+    return [
+        ObserverRecord("progress", "kontrast.plugins.progress:ProgressBar", "A bar, or a line per epoch"),
+        ObserverRecord(
+            "tensorboard",
+            "kontrast.plugins.tensorboard:TensorBoard",
+            "Every step's metrics as event files in the run's folder",
+            extra="kontrast[tensorboard]",
+        ),
+    ]

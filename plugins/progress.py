@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from functools import cache
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -9,7 +10,13 @@ from rich.progress import Progress as Bar
 
 import kontrast as kt
 
-__all__ = ["ProgressBar"]
+__all__ = ["ProgressBar", "stderr_console"]
+
+
+@cache
+def stderr_console() -> Console:
+    """Return the console on standard error that observers share: what one prints then stands above another's bar."""
+    return Console(stderr=True)
 
 
 class ProgressBar(kt.Observer):
@@ -20,7 +27,7 @@ class ProgressBar(kt.Observer):
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = Console(stderr=True) if console is None else console
+        self._console = stderr_console() if console is None else console
         self._bar: Bar | None = None
         self._started = 0.0
         self._progress: kt.Progress | None = None
@@ -40,24 +47,40 @@ class ProgressBar(kt.Observer):
                 TextColumn("loss {task.fields[loss]}"),
             )
             self._bar = Bar(*columns, console=self._console)
-            self._bar.add_task("", total=progress.epochs * progress.steps_per_epoch, epoch=1, loss="-")
+            per_epoch = progress.steps_per_epoch
+            self._bar.add_task(
+                "",
+                total=progress.epochs * per_epoch,
+                completed=progress.start,  # a resumed run goes on where it was
+                epoch=min(progress.start // per_epoch + 1, progress.epochs),
+                loss="-",
+            )
             self._bar.start()
+        elif progress.start:
+            total = progress.epochs * progress.steps_per_epoch
+            self._console.print(f"resumed after step {progress.start} of {total}", highlight=False, soft_wrap=True)
 
     def step_ended(self, metrics: Mapping[str, float]) -> None:
         """Advance the bar."""
         if self._bar is not None:
-            task = self._bar.task_ids[0]
-            self._bar.update(task, advance=1, epoch=int(metrics["epoch"]) + 1, loss=f"{metrics['loss']:.4f}")
+            self._bar.update(
+                self._bar.task_ids[0],
+                completed=int(metrics["step"]) + 1,
+                epoch=int(metrics["epoch"]) + 1,
+                loss=f"{metrics['loss']:.4f}",
+            )
 
     def epoch_ended(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Print the epoch's line where there is no bar: every one of 20, then about 20 in all."""
+        """Print the epoch's line where there is no bar: every one of 20, else 10 to 20 in all."""
         if self._progress is None or self._bar is not None:
             return
         epochs = self._progress.epochs
-        if (epoch + 1) % max(1, epochs // 20) == 0 or epoch + 1 == epochs:
+        if (epoch + 1) % -(-epochs // 20) == 0 or epoch + 1 == epochs:
             seconds = time.monotonic() - self._started
             self._console.print(
-                f"epoch {epoch + 1}/{epochs}  loss {metrics['loss']:.4f}  {seconds:.1f} s", highlight=False
+                f"epoch {epoch + 1}/{epochs}  loss {metrics['loss']:.4f}  {seconds:.1f} s",
+                highlight=False,
+                soft_wrap=True,
             )
 
     def run_ended(self, error: BaseException | None) -> None:

@@ -126,7 +126,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_step() -> None:
         observers=(watcher,),
     )
     with pytest.raises(
-        kt.NonFiniteLossError, match="the loss must be finite, got nan in step 0; lower the learning rate"
+        kt.NonFiniteLossError, match="the loss must be finite, got nan in step 0; no checkpoint was written"
     ):
         run.fit()
     assert watcher.turns[-1] == "run_ended NonFiniteLossError"
