@@ -5,7 +5,7 @@ import pickle
 import re
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import torch
 
@@ -76,6 +76,9 @@ class Checkpoints:
         """
         older = [other.name for other in self.paths() if other.name < path.name]
         remedy = f"remove it to resume from {older[-1]}" if older else "remove it to start anew"
+        damaged = f"{path} must be a whole checkpoint, and is truncated or damaged; {remedy}"
+        if not is_zipfile(path):  # asked first: torch takes another file for an old pickle
+            raise CheckpointError(damaged)
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
@@ -83,9 +86,7 @@ class Checkpoints:
                 f"{path} holds objects that only running code could restore, which is refused; {remedy}"
             ) from error
         except (RuntimeError, EOFError, BadZipFile, ValueError, KeyError) as error:
-            raise CheckpointError(
-                f"{path} must be a whole checkpoint, and is truncated or damaged; {remedy}"
-            ) from error
+            raise CheckpointError(damaged) from error
         if not isinstance(state, dict) or state.get("format") != _FORMAT:
             raise CheckpointError(
                 f"{path} must be a checkpoint of kontrast, and was written by something else; {remedy}"

@@ -1,4 +1,4 @@
-"""The command line: list, describe, plugins (light: no torch), and train.
+"""The command line: list, describe, plugins (light: no torch); train, and what is done with a run afterwards.
 
 Whatever is wrong with the input is one sentence on standard error and exit status 2.
 """
@@ -6,6 +6,7 @@ Whatever is wrong with the input is one sentence on standard error and exit stat
 import argparse
 import inspect
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from .errors import KontrastError, UnknownNameError
 from .records import Record
 from .registry import KINDS, registry
+from .table import print_table
 
 __all__ = ["main"]
 
@@ -29,9 +31,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from .train_command import train  # imports torch
 
             return train(given[1:])
+        if given[:1] == ["evaluate"]:
+            from .evaluate_command import evaluate
+
+            return evaluate(given[1:])
+        if given[:1] in (["embed"], ["export"]):
+            from .saved_commands import COMMANDS
+
+            return COMMANDS[given[0]](given[1:])
         return _light(given)
     except KontrastError as error:
-        sys.stderr.write(f"kontrast: {error}\n")
+        if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks for all
+            sys.stderr.write(f"kontrast: {error}\n")
         return 2
 
 
@@ -46,6 +57,12 @@ def _light(given: list[str]) -> int:
     plugins = commands.add_parser("plugins", help="the plugins found, and what became of each")
     plugins.add_argument("--json", action="store_true", help="as JSON")
     commands.add_parser("train", help="train a method: kontrast train METHOD --help", add_help=False)
+    for name, summary in (
+        ("evaluate", "judge a run's encoder: kontrast evaluate --help"),
+        ("embed", "a run's vectors, as .npz: kontrast embed --help"),
+        ("export", "an encoder for other programs: kontrast export --help"),
+    ):
+        commands.add_parser(name, help=summary, add_help=False)
     options = parser.parse_args(given)
     if options.command == "list":
         return _list(options.kind, kinds)
@@ -64,7 +81,7 @@ def _list(kind: str | None, kinds: list[str]) -> int:
         if wanted in (None, record_kind.kind)
         for name, (plugin, record) in _providers(record_kind).items()
     ]
-    _table(["kind", "name", "what it does", "provided by"], rows)
+    print_table(["kind", "name", "what it does", "provided by"], rows)
     return 0
 
 
@@ -96,7 +113,7 @@ def _describe(name: str) -> int:
             for entry in record.signature().parameters.values()
         ]
         if rows:
-            _table(["parameter", "type", "default", "meaning"], rows)
+            print_table(["parameter", "type", "default", "meaning"], rows)
     return 0
 
 
@@ -116,7 +133,7 @@ def _plugins(*, as_json: bool) -> int:
         print(json.dumps(rows, indent=2))
     else:
         columns = ["name", "distribution", "version", "state", "provides"]
-        _table(
+        print_table(
             columns, [[*[str(row[c]) for c in columns[:4]], row["cause"] or ", ".join(row["provides"])] for row in rows]
         )
     return 0
@@ -129,22 +146,6 @@ def _providers(kind: type[Record]) -> dict[str, tuple[Any, Record]]:
         for plugin in registry().plugins
         if record in plugin.records and name == record.name
     }
-
-
-def _table(headings: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        table.add_column(heading, overflow="fold", no_wrap=heading in ("kind", "name", "parameter"))
-    for row in rows:
-        table.add_row(*row)
-    # Piped, a table is as wide as it needs to be, one line per entry, without the padding behind.
-    console = Console(width=None if sys.stdout.isatty() else 1000, highlight=False, markup=False)
-    with console.capture() as capture:
-        console.print(table)
-    print("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
 def _type_name(annotation: Any) -> str:

@@ -95,6 +95,19 @@ class Method(nn.Module):
         self.similarity = Cosine() if similarity is None else similarity
         self.joint_forward = joint_forward
 
+    def exchange(self, *, sampler: PairSampler | None = None, objective: Objective | None = None) -> None:
+        """Put another sampler or objective in the place of the method's own.
+
+        Raises:
+            IncompatibleError: if the two then do not go together.
+        """
+        self.sampler = self.sampler if sampler is None else sampler
+        if objective is not None:
+            self.objectives = nn.ModuleDict({_slot(""): objective})
+        for part in self.objectives.values():
+            if isinstance(part, Objective):
+                part.check(self.sampler)
+
     @property
     def min_batch(self) -> int:
         """The smallest batch, of all ranks, that sampler and objectives are defined for."""

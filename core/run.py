@@ -57,7 +57,8 @@ class Run:
         seed: of the order of samples, of augmentation and of dropout; weights are drawn before, where the method is
             made.
         out: the run's folder; None: nothing is written, and the run cannot be resumed.
-        resume: go on from the newest checkpoint in `out` if there is one; else `out` must not hold a run.
+        resume: `"auto"`: go on from the newest checkpoint in `out`, or begin where there is none; `"never"`: `out` must
+            not hold a run.
         checkpoint_every: steps between checkpoints; 0: one at the end of each epoch. SIGTERM and SIGINT save one too.
         keep_checkpoints: how many of the newest stay, >= 1.
         any_world: resume with another number of processes than the checkpoint's; dropout then differs.
@@ -93,7 +94,7 @@ class Run:
         warmup_epochs: float | None = None,
         seed: int = 0,
         out: str | Path | None = None,
-        resume: bool = False,
+        resume: Literal["never", "auto"] = "never",
         checkpoint_every: int = 0,
         keep_checkpoints: int = 2,
         any_world: bool = False,
@@ -125,6 +126,7 @@ class Run:
         for name, choice, known in (
             ("large_batch", large_batch, ("accumulate", "cache")),
             ("precision", precision, ("float32", "bf16")),
+            ("resume", resume, ("never", "auto")),
         ):
             if choice not in known:
                 raise InvalidValueError(f"`{name}` must be {' or '.join(known)}, got {choice!r}")
@@ -160,7 +162,7 @@ class Run:
         self.checkpoints = None if out is None else Checkpoints(Path(out) / "checkpoints", keep_checkpoints)
         self._seen: list[dict[str, float]] = []
         self._identity = described
-        self.start = self._open(resume=resume, any_world=any_world)
+        self.start = self._open(resume=resume == "auto", any_world=any_world)
         made = [get_record(ObserverRecord, one).load()() if isinstance(one, str) else one for one in observers]
         self._observers = Observers(made)
 

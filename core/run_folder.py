@@ -59,7 +59,7 @@ class RunFolder:
         if taken:
             raise RunFolderError(
                 f"`out` must be a folder without a run, and {path} holds one; choose another, remove it, "
-                "or resume it (resume=True, --resume true)"
+                "or resume it (resume='auto', --resume auto)"
             )
         if rank() != 0:
             return
@@ -77,7 +77,7 @@ class RunFolder:
                 "versions": {name: version(name) for name in ("kontrast", "numpy", "torch")},
             },
         )
-        self._metrics = (path / "metrics.jsonl").open("w", encoding="utf-8")
+        (path / "metrics.jsonl").write_text("", encoding="utf-8")
 
     def reopen(self, step: int) -> None:
         """Go on with the metrics from `step`: what an interrupted run wrote of later steps is dropped."""
@@ -92,7 +92,6 @@ class RunFolder:
         aside = file.with_suffix(".part")
         aside.write_text("".join(kept), encoding="utf-8")
         aside.replace(file)
-        self._metrics = file.open("a", encoding="utf-8")
 
     def sync(self) -> None:
         """Have the metrics on disk before a checkpoint that counts on them."""
@@ -115,9 +114,12 @@ class RunFolder:
 
     def log(self, row: dict[str, float]) -> None:
         """Append one step's metrics as a line of JSON."""
-        if self._metrics is not None:
-            self._metrics.write(json.dumps(row) + "\n")
-            self._metrics.flush()
+        if self.path is None or rank() != 0:
+            return
+        if self._metrics is None:  # opened with the first line: a run that is made and never fitted holds no file
+            self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
+        self._metrics.write(json.dumps(row) + "\n")
+        self._metrics.flush()
 
     def save_encoders(self, method: Method) -> None:
         """Write encoder.safetensors, or with several towers encoder-NAME.safetensors each."""

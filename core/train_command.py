@@ -1,115 +1,201 @@
-"""`kontrast train`: every option from the typed signature of what it configures.
+"""`kontrast train`: build the parts a run is made of, by name, and run it."""
 
-A part is chosen by name (`--encoder resnet18`), its parameters are options behind it (`--encoder.small_images true`);
-the command line is read twice, for the names and then, their signatures known, for the rest.
-"""
-
-import argparse
-import inspect
-from collections.abc import Callable, Sequence
+import json
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from torch import Tensor
 
 from .adapter import Adapter
 from .augmenter import Augmenter
 from .data import Data, Splits
-from .encoder import as_encoder
+from .distributed import join_processes, rank
+from .encoder import Encoder, as_encoder
 from .errors import IncompatibleError, InvalidValueError, UnknownNameError
 from .method import Method
+from .objective import Objective
 from .optim import LARS, SGD, AdamW
-from .records import AdapterRecord, AugmenterRecord, EncoderRecord, MethodRecord
+from .records import AdapterRecord, AugmenterRecord, EncoderRecord, MethodRecord, ObjectiveRecord, SamplerRecord
 from .registry import get_record, get_records
 from .run import Run
+from .sampler import PairSampler
+from .train_options import CHOICES, Factory, Names, parameters, parse, read_names
 
 __all__ = ["train"]
 
 OPTIMIZERS = {"adamw": AdamW, "lars": LARS, "sgd": SGD}
-_CHOICES = ("method", "adapter", "data", "encoder", "augmenter", "optimizer")
 
 
-def train(given: Sequence[str]) -> int:
+def train(given: list[str]) -> int:
     """Train a method as the command line says, and return the exit status.
 
     Raises:
         UnknownNameError: for an unknown method, adapter, data set or option; near names are offered.
         InvalidValueError: for a value that its parameter refuses.
+        IncompatibleError: for parts that do not go together.
     """
-    names, rest = _chosen(given)
-    asks_help = "-h" in rest or "--help" in rest
-    if names.method is None:
-        if asks_help:
-            known = ", ".join(get_records(MethodRecord))
-            print(f"usage: kontrast train METHOD [options]\n\nmethods: {known}\n\nkontrast train METHOD --help")
+    names = read_names(given)
+    if "method" not in names.chosen:
+        known = get_records(MethodRecord)
+        if names.wants == "help":
+            print(
+                f"usage: kontrast train METHOD [options]\n\nmethods: {', '.join(known)}\n\nkontrast train METHOD --help"
+            )
             return 0
-        raise UnknownNameError("method", "", get_records(MethodRecord), hint="; write kontrast train METHOD ...")
-    method_factory = get_record(MethodRecord, names.method).load()
-    adapter = _adapter(names.adapter)
+        raise UnknownNameError("method", "", known, hint="; write kontrast train METHOD ...")
+    method_factory = get_record(MethodRecord, names.chosen["method"]).load()
+    adapter = _adapter(names.chosen.setdefault("adapter", "vision"))
     for part in ("data", "encoder", "augmenter"):
-        setattr(names, part, getattr(names, part) or getattr(adapter, f"default_{part}"))
-    encoder_factory = _of_adapter(EncoderRecord, names.encoder, names.adapter)
-    augmenter_factory = _of_adapter(AugmenterRecord, names.augmenter, names.adapter)
-    if names.optimizer not in OPTIMIZERS:
-        raise UnknownNameError("optimizer", names.optimizer, OPTIMIZERS)
-    splits: Splits[Data] | None = None if asks_help else adapter.load(names.data)
-    factories: dict[str, tuple[Callable[..., Any], set[str | int]]] = {
-        "method": (method_factory, {"encoder"}),
-        "encoder": (encoder_factory, set()),
-        "augmenter": (augmenter_factory, set()),
-        "optimizer": (OPTIMIZERS[names.optimizer], set()),
+        names.chosen.setdefault(part, getattr(adapter, f"default_{part}"))
+    names.chosen.setdefault("optimizer", "adamw")
+    if names.chosen["optimizer"] not in OPTIMIZERS:
+        raise UnknownNameError("optimizer", names.chosen["optimizer"], OPTIMIZERS)
+    encoder_factory = _of_adapter(EncoderRecord, names.chosen["encoder"], names.chosen["adapter"])
+    augmenter_factory = _of_adapter(AugmenterRecord, names.chosen["augmenter"], names.chosen["adapter"])
+    splits: Splits[Data] | None = None if names.wants == "help" else adapter.load(names.chosen["data"])
+    about = {} if splits is None else splits.about  # what the data say of channels or size is a default
+    probe = _probe(method_factory)
+    factories = {
+        "method": Factory(method_factory, frozenset({"encoder"})),
+        "encoder": Factory(encoder_factory, defaults=about),
+        "augmenter": Factory(augmenter_factory, defaults=about),
+        "optimizer": Factory(OPTIMIZERS[names.chosen["optimizer"]]),
+        **_own_parts(names, probe),
     }
-    options = _parsed(names, rest, factories, splits)
-    assert splits is not None
-    # Weights are drawn after the seed is set, and are the same on every rank before DDP says so.
-    torch.manual_seed(options.seed)
+    options = parse(names, factories)
     parts: dict[str, dict[str, Any]] = {
         part: dict(vars(options[part])) if part in options else {} for part in factories
     }
     run_options = {name: value for name, value in vars(options).items() if name not in factories}
-    encoder = as_encoder(encoder_factory(**parts["encoder"]))
-    method = method_factory(encoder, **parts["method"])
+    config = _config(names, factories, parts, run_options)
+    if names.wants == "config":
+        print(json.dumps(config, indent=2))
+        return 0
+    assert splits is not None
+    join_processes(run_options["device"])
+    torch.manual_seed(run_options["seed"])  # weights are drawn after the seed is set
+    method = method_factory(as_encoder(encoder_factory(**parts["encoder"])), **parts["method"])
     augmenter = augmenter_factory(**parts["augmenter"])
     if not isinstance(method, Method) or not isinstance(augmenter, Augmenter):
         raise InvalidValueError(
-            f"the factories of `{names.method}` and the augmenter must return a kontrast.Method and a "
-            f"kontrast.Augmenter, got {type(method).__name__} and {type(augmenter).__name__}"
+            f"the factories of `{names.chosen['method']}` and `{names.chosen['augmenter']}` must return a "
+            f"kontrast.Method and a kontrast.Augmenter, got {type(method).__name__} and {type(augmenter).__name__}"
         )
-    config = {
-        **{choice: {"name": getattr(names, choice), **parts.get(choice, {})} for choice in _CHOICES},
-        **run_options,
-    }
+    _exchange(method, probe, names, factories, parts)
+    observers = [name for name in run_options.pop("observers").split(",") if name]
+    optimizer = factories["optimizer"].make(**parts["optimizer"])
     run = Run(
         method,
         splits.train,
         augmenter=augmenter,
-        optimizer=OPTIMIZERS[names.optimizer](**parts["optimizer"]),
+        optimizer=optimizer,
+        observers=observers,
         config=config,
         **run_options,
     )
     metrics = run.fit()
-    if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
-        return 0
-    print(f"loss {metrics['loss']:.4f} in the last epoch; encoder in {options.out}/encoder.safetensors")
+    if rank() == 0:
+        print(f"loss {metrics['loss']:.4f} in the last epoch; encoder in {options.out}/encoder.safetensors")
     return 0
 
 
-def _chosen(given: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Read the names of the parts; return them and what is left."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--adapter", default="vision")
-    parser.add_argument("--data")
-    parser.add_argument("--encoder")
-    parser.add_argument("--augmenter")
-    parser.add_argument("--optimizer", default="adamw")
-    rest = list(given)
-    method = rest.pop(0) if rest and not rest[0].startswith("-") else None
-    try:
-        names, rest = parser.parse_known_args(rest)
-    except argparse.ArgumentError as error:
-        raise InvalidValueError(f"the command line cannot be read: {error}") from error
-    names.method = method
-    return names, rest
+class _AnySize(Encoder):
+    """Stands for the encoder while a method is only looked at."""
+
+    representation_size = 8
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs
+
+
+def _probe(method_factory: Any) -> Method:
+    """Return the method with its defaults, without memory for its weights: to ask what it is made of."""
+    with torch.device("meta"):
+        probe = method_factory(_AnySize())
+    if not isinstance(probe, Method):
+        raise InvalidValueError(f"a method's factory must return a kontrast.Method, got {type(probe).__name__}")
+    return probe
+
+
+def _own_parts(names: Names, probe: Method) -> dict[str, Factory]:
+    """Return sampler and objective as factories: those that were named, else the method's own with its settings."""
+    found = {}
+    for part, kind, own in (
+        ("sampler", SamplerRecord, probe.sampler),
+        ("objective", ObjectiveRecord, next(iter(probe.objectives.values()))),
+    ):
+        if part in names.chosen:
+            make = get_record(kind, names.chosen[part]).load()
+            found[part] = Factory(make, _modules(make))
+        elif part == "sampler" or len(probe.objectives) == 1:
+            make = type(own)
+            settings = {name: getattr(own, name) for name in parameters(make) if hasattr(own, name)}
+            found[part] = Factory(make, _modules(make), settings)
+    return found
+
+
+def _modules(make: Any) -> frozenset[str]:
+    """Return the parameters that are no options: parts (a wrapped sampler), and what has no type."""
+    simple = (bool, int, float, str)
+    return frozenset(
+        name
+        for name, entry in parameters(make).items()
+        if entry.annotation is entry.empty or (isinstance(entry.annotation, type) and entry.annotation not in simple)
+    )
+
+
+def _exchange(
+    method: Method, probe: Method, names: Names, factories: dict[str, Factory], parts: dict[str, dict[str, Any]]
+) -> None:
+    """Put the sampler and objective that were asked for in the place of the method's own."""
+    sampler = objective = None
+    if "sampler" in names.chosen or names.inner or parts.get("sampler", {}) != _settings(factories, "sampler"):
+        more = {}
+        if "inner" in parameters(factories["sampler"].make):
+            # A sampler that is named goes around the method's own; else it is the method's own with other settings.
+            inner: Any = method.sampler if "sampler" in names.chosen else getattr(method.sampler, "inner", None)
+            more = {"inner": get_record(SamplerRecord, names.inner).load()() if names.inner else inner}
+        elif names.inner:
+            raise IncompatibleError(
+                f"`--sampler.inner` is for a sampler that wraps another, got {type(method.sampler).__name__}"
+            )
+        made = factories["sampler"].make(**parts["sampler"], **more)
+        if not isinstance(made, PairSampler):
+            raise InvalidValueError(f"a sampler's factory must return a kontrast.PairSampler, got {made!r}")
+        sampler = made
+    if "objective" in names.chosen or parts.get("objective", {}) != _settings(factories, "objective"):
+        built = factories["objective"].make(**parts["objective"])
+        if not isinstance(built, Objective):
+            raise InvalidValueError(f"an objective's factory must return a kontrast.Objective, got {built!r}")
+        objective = built
+    method.exchange(sampler=sampler, objective=objective)
+
+
+def _settings(factories: dict[str, Factory], part: str) -> dict[str, Any]:
+    """Return what the method's own part is set to, as far as there are options for it."""
+    if part not in factories:
+        return {}
+    factory = factories[part]
+    return {name: value for name, value in factory.defaults.items() if name not in factory.skip}
+
+
+def _config(
+    names: Names, factories: dict[str, Factory], parts: dict[str, dict[str, Any]], run_options: dict[str, Any]
+) -> dict[str, Any]:
+    """Return everything that was asked for, in the form that `--config` reads."""
+    config: dict[str, Any] = {}
+    for part in CHOICES:
+        values = dict(parts.get(part, {}))
+        if part in names.chosen:
+            values = {"name": names.chosen[part], **values}
+        elif part in ("sampler", "objective"):  # the method's own: what differs from how the method made it
+            own = _settings(factories, part)
+            values = {name: value for name, value in values.items() if value != own.get(name)}
+        if part == "sampler" and names.inner:
+            values["inner"] = names.inner
+        if values:
+            config[part] = values
+    return {**config, **run_options}
 
 
 def _adapter(name: str) -> Adapter:
@@ -119,7 +205,7 @@ def _adapter(name: str) -> Adapter:
     return adapter
 
 
-def _of_adapter(kind: type[EncoderRecord] | type[AugmenterRecord], name: str, adapter: str) -> Callable[..., Any]:
+def _of_adapter(kind: type[EncoderRecord] | type[AugmenterRecord], name: str, adapter: str) -> Any:
     record = get_record(kind, name)
     if record.adapter and record.adapter != adapter:
         fitting = sorted(other.name for other in get_records(kind).values() if other.adapter in ("", adapter))
@@ -128,40 +214,3 @@ def _of_adapter(kind: type[EncoderRecord] | type[AugmenterRecord], name: str, ad
             f"take one of {', '.join(fitting)}"
         )
     return record.load()
-
-
-def _parsed(
-    names: argparse.Namespace,
-    rest: list[str],
-    factories: dict[str, tuple[Callable[..., Any], set[str | int]]],
-    splits: Splits[Data] | None,
-) -> Namespace:
-    parser = ArgumentParser(
-        prog=f"kontrast train {names.method}",
-        description="Also: --adapter, --data, --encoder, --augmenter, --optimizer NAME choose the parts below.",
-        exit_on_error=False,
-    )
-    parser.add_argument("--out", type=str, required=True, help="the run's folder, which must not hold a run yet")
-    skipped: set[str | int] = {"method", "data", "augmenter", "optimizer", "observers", "config", "out"}
-    parser.add_class_arguments(Run, skip=skipped)
-    for part, (factory, skip) in factories.items():
-        if isinstance(factory, type):
-            parser.add_class_arguments(factory, part, skip=skip)
-        else:
-            parser.add_function_arguments(factory, part, skip=skip)
-        # What the data say of a parameter's value (channels, size) is its default here.
-        about = {} if splits is None else splits.about
-        fitting = {name: about[name] for name in inspect.signature(factory).parameters if name in about}
-        parser.set_defaults({f"{part}.{name}": value for name, value in fitting.items()})
-    known = {f"--{name}" for name, _ in parser.get_defaults(skip_validation=True).items()}
-    known |= {f"--{choice}" for choice in _CHOICES[1:]} | {"--help", "-h"}
-    for token in rest:
-        option = token.split("=")[0]
-        if option.startswith("--") and option not in known:
-            raise UnknownNameError("option", option, known)
-    try:
-        options: Namespace = parser.parse_args(rest)
-    except (ArgumentError, argparse.ArgumentError) as error:
-        sentence = " ".join(str(error).split())
-        raise InvalidValueError(f"{sentence} (see kontrast train {names.method} --help)") from error
-    return options

@@ -60,7 +60,7 @@ def train(out: Path, world: int, store: Path | None, rank: int, pipe: int) -> kt
         epochs=STEPS // 5,
         batch_size=10,
         out=out,
-        resume=True,
+        resume="auto",
         checkpoint_every=1,
         diagnose_every=7,
         device="cpu",
@@ -70,7 +70,7 @@ def train(out: Path, world: int, store: Path | None, rank: int, pipe: int) -> kt
 
 
 def attempt(out: Path, world: int, seconds: float | None) -> bool:
-    """Fork the processes of one attempt; kill them `seconds` after the first step began; say whether they ended first."""
+    """Fork the processes of one attempt; kill them `seconds` after the first step; say whether they ended before."""
     started, pipe = os.pipe()
     store = out.parent / f"store-{time.monotonic_ns()}" if world > 1 else None
     children = []

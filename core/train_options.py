@@ -1,0 +1,162 @@
+"""The options of `kontrast train`: which parts a run is made of, and every parameter of each from its signature.
+
+The command line is read twice: for the names of the parts (`--encoder resnet18`), and then, their signatures known, for
+their parameters (`--encoder.small_images true`). A config file stands behind the command line, in the same words.
+"""
+
+import argparse
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from .errors import InvalidValueError, UnknownNameError
+from .run import Run
+
+__all__ = ["CHOICES", "Factory", "Names", "parse", "read_names"]
+
+CHOICES = ("method", "adapter", "data", "encoder", "augmenter", "optimizer", "sampler", "objective")
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the first reading found.
+
+    Args:
+        chosen: part -> name, of those that were named.
+        inner: the sampler inside a sampler that wraps one, if it was named.
+        config: the config file's contents.
+        rest: the arguments that are left for the second reading.
+        wants: `"help"`, `"config"` (print it and end) or `""`.
+    """
+
+    chosen: dict[str, str]
+    inner: str | None
+    config: dict[str, Any]
+    rest: list[str]
+    wants: str
+
+
+@dataclass(frozen=True)
+class Factory:
+    """One part whose parameters are options.
+
+    Args:
+        make: called with them.
+        skip: parameters that are not options.
+        defaults: in place of the signature's own.
+    """
+
+    make: Callable[..., Any]
+    skip: frozenset[str] = frozenset()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_names(given: Sequence[str]) -> Names:
+    """Read the names of the parts, and the config file.
+
+    Raises:
+        InvalidValueError: if the command line or the config file cannot be read.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for part in CHOICES[1:]:
+        parser.add_argument(f"--{part}")
+    parser.add_argument("--sampler.inner", dest="inner")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--print-config", action="store_true", dest="print_config")
+    rest = list(given)
+    method = rest.pop(0) if rest and not rest[0].startswith("-") else None
+    try:
+        found, rest = parser.parse_known_args(rest)
+    except argparse.ArgumentError as error:
+        raise InvalidValueError(f"the command line cannot be read: {error}") from error
+    config = {} if found.config is None else _read_config(found.config)
+    chosen = {
+        part: config[part]["name"] for part in CHOICES if isinstance(config.get(part), dict) and "name" in config[part]
+    }
+    chosen |= {part: name for part in CHOICES[1:] if (name := getattr(found, part)) is not None}
+    if method is not None:
+        chosen["method"] = method
+    wants = "help" if {"-h", "--help"} & set(rest) else "config" if found.print_config else ""
+    inner = found.inner or config.get("sampler", {}).get("inner")
+    return Names(chosen, inner, config, rest, wants)
+
+
+def parse(names: Names, factories: Mapping[str, Factory]) -> Namespace:
+    """Read the parameters of the parts and of the run.
+
+    Args:
+        names: of the first reading.
+        factories: part -> what its parameters belong to.
+
+    Raises:
+        UnknownNameError: for an unknown option, on the command line or in the config file; near names are offered.
+        InvalidValueError: for a value of the wrong type, or a missing one.
+    """
+    parser = ArgumentParser(
+        prog=f"kontrast train {names.chosen['method']}",
+        description="--adapter, --data, --encoder, --augmenter, --optimizer, --sampler and --objective NAME choose the "
+        "parts whose parameters stand below; --config FILE reads all of this from a file (a run's config.json, say), "
+        "and --print-config writes it. Under torchrun: torchrun ... -m kontrast train ...",
+        exit_on_error=False,
+    )
+    parser.add_argument("--out", type=str, required=names.wants != "config", help="the run's folder")
+    parser.add_argument("--observers", type=str, default="progress", help="names, with commas between them")
+    parser.add_class_arguments(
+        Run, skip={"method", "data", "augmenter", "optimizer", "observers", "config", "out"}, fail_untyped=False
+    )
+    for part, factory in factories.items():
+        add = parser.add_class_arguments if isinstance(factory.make, type) else parser.add_function_arguments
+        add(factory.make, part, skip=set(factory.skip))
+        fitting = {name: value for name, value in factory.defaults.items() if name in parameters(factory.make)}
+        parser.set_defaults({f"{part}.{name}": value for name, value in fitting.items() if name not in factory.skip})
+    known = [name for name, _ in parser.get_defaults(skip_validation=True).items()]
+    parser.set_defaults(_from_config(names, known))
+    options = {f"--{name}" for name in (*known, *CHOICES[1:], "config", "print-config", "sampler.inner", "help")}
+    for token in names.rest:
+        option = token.split("=")[0]
+        if option.startswith("--") and option not in options:
+            raise UnknownNameError("option", option, options)
+    try:
+        parsed: Namespace = parser.parse_args(names.rest)
+    except (ArgumentError, argparse.ArgumentError) as error:
+        sentence = " ".join(str(error).split())
+        raise InvalidValueError(f"{sentence} (see kontrast train {names.chosen['method']} --help)") from error
+    return parsed
+
+
+def parameters(make: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of a factory by name."""
+    return inspect.signature(make).parameters
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML too
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidValueError(f"`--config` must be a readable JSON or YAML file, got {path}: {error}") from error
+    if not isinstance(config, dict):
+        raise InvalidValueError(f"`--config` must hold a mapping of options, got {type(config).__name__} in {path}")
+    return config
+
+
+def _from_config(names: Names, known: Sequence[str]) -> dict[str, Any]:
+    """Return the config file's options as defaults; those of a part that the command line renamed are left out."""
+    values: dict[str, Any] = {}
+    for key, value in names.config.items():
+        if key in CHOICES:
+            if not isinstance(value, dict):
+                raise InvalidValueError(f"`{key}` in the config file must be a mapping with a name, got {value!r}")
+            if value.get("name", names.chosen.get(key)) == names.chosen.get(key):
+                entries = {n: v for n, v in value.items() if n != "name" and (key, n) != ("sampler", "inner")}
+                values |= {f"{key}.{name}": entry for name, entry in entries.items()}
+        else:
+            values[key] = value
+    for name in values:
+        if name not in known:
+            raise UnknownNameError("option", name, known, hint=" (in the config file)")
+    return values

@@ -1,0 +1,295 @@
+"""A run that is stopped, whatever by, goes on as if it had not been; what is no checkpoint is refused."""
+
+import json
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from gloo import GlooPool
+from torch import Tensor, nn
+
+import kontrast as kt
+from kontrast.checkpoint import VERSION, Checkpoints
+from kontrast.plugins.objectives import InfoNCE
+
+KILLING = Path(__file__).parent / "killing.py"
+
+
+def _killed(folder: Path, world: int, kills: int) -> None:
+    command = [sys.executable, "-P", str(KILLING), str(folder), str(world), str(kills), "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=540, env=environment)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout.splitlines()[-1])
+    print(found)
+    assert found["kills"] == kills
+    assert max(found["reached"]) > 0, "no run had saved anything when it was killed"
+    assert found["equal"], "the weights differ from those of the run that was left alone"
+    assert found["steps"], "the metrics do not hold each step once"
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_run_killed_at_random_moments_ends_bit_for_bit_as_one_left_alone(tmp_path: Path, world: int) -> None:
+    _killed(tmp_path, world, 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_run_killed_at_fifty_random_moments(tmp_path: Path, world: int) -> None:
+    _killed(tmp_path, world, 50)
+
+
+class Stop(kt.Observer):
+    """Sends its own process a signal, or raises, after a step."""
+
+    def __init__(self, step: int, number: int) -> None:
+        self.step, self.number = step, number
+
+    def step_ended(self, metrics: Mapping[str, float]) -> None:
+        if metrics["step"] == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+class Stateful(kt.Augmenter):
+    """Remembers how often it was called, and draws from every generator there is."""
+
+    calls: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, batch: kt.Batch, draws: kt.Draws) -> list[kt.View]:
+        import random
+
+        import numpy as np
+
+        self.calls += 1
+        shift = float(self.calls) * 0.01 + random.random() * 0.1 + float(np.random.rand()) * 0.1
+        return [kt.View.of(batch, batch.inputs + shift * torch.rand_like(batch.inputs)) for _ in range(2)]
+
+
+def _run(out: Path | None = None, **options: Any) -> kt.Run:
+    torch.manual_seed(0)
+    method = kt.Method(
+        kt.as_encoder(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.1)), 8),
+        target=kt.Momentum(0.9),
+        sampler=kt.Queue(kt.InBatch(), size=20),
+        objective=InfoNCE(),
+    )
+    data = kt.ArrayData(torch.randn(24, 4, generator=torch.Generator().manual_seed(0)))
+    settings: dict[str, Any] = {"epochs": 4, "batch_size": 8, "device": "cpu", "observers": (), "resume": "auto"}
+    return kt.Run(method, data, augmenter=Stateful(), out=out, **{**settings, **options})
+
+
+def _weights(run: kt.Run) -> Tensor:
+    state = run.method.state_dict()
+    return torch.cat([value.double().flatten() for value in state.values() if isinstance(value, Tensor)])
+
+
+def _seed_everything() -> None:
+    import random
+
+    import numpy as np
+
+    random.seed(3)
+    np.random.seed(3)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("step", [1, 3])  # amid an epoch, and after the first step of one
+def test_a_signal_saves_and_leaves_and_the_resumed_run_ends_the_same(
+    tmp_path: Path, number: signal.Signals, step: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _seed_everything()
+    alone = _run(tmp_path / "alone")
+    means = alone.fit()
+    _seed_everything()
+    with pytest.raises(SystemExit) as left:
+        _run(tmp_path / "stopped", log_every=1, observers=(Stop(step, number),)).fit()
+    assert left.value.code == 128 + number
+    assert f"{number.name} after step {step + 1}; saved in {tmp_path / 'stopped'}" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert not (tmp_path / "stopped" / "encoder.safetensors").exists()
+    resumed = _run(tmp_path / "stopped")
+    assert resumed.start == step + 1
+    assert resumed.fit() == means
+    assert torch.equal(_weights(resumed), _weights(alone))
+    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("alone", "stopped")]
+    assert logs[0] == logs[1]
+    assert (tmp_path / "stopped" / "encoder.safetensors").exists()
+
+
+def test_the_newest_checkpoints_are_kept_and_a_finished_run_resumes_to_its_end(tmp_path: Path) -> None:
+    _run(tmp_path, keep_checkpoints=3).fit()
+    names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    assert sorted(names) == [f"step-{step:09d}.pt" for step in (6, 9, 12)]
+    before = (tmp_path / "metrics.jsonl").read_text()
+    again = _run(tmp_path)
+    assert again.start == 12
+    assert again.fit()["loss"] > 0
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_metrics_cut_off_in_mid_line_are_taken_up(tmp_path: Path) -> None:
+    _run(tmp_path / "alone").fit()
+    with pytest.raises(SystemExit):
+        _run(tmp_path / "cut", log_every=1, observers=(Stop(4, signal.SIGTERM),)).fit()
+    with (tmp_path / "cut" / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 5, "epoch": 1, "learning_rate": 0.00')
+    _run(tmp_path / "cut").fit()
+    rows = [json.loads(line) for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(12))
+
+
+def test_a_run_without_resume_leaves_the_folder_alone(tmp_path: Path) -> None:
+    _run(tmp_path).fit()
+    with pytest.raises(kt.RunFolderError, match=r"holds one; choose another, remove it, or resume it"):
+        _run(tmp_path, resume="never")
+
+
+class Payload:
+    """Would write a file when unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.write_text, (self.path, "executed"))
+
+
+def _newest(folder: Path) -> Path:
+    return Checkpoints(folder / "checkpoints").paths()[-1]
+
+
+def test_what_is_no_checkpoint_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    _run(tmp_path).fit()
+    newest = _newest(tmp_path)
+    whole = newest.read_bytes()
+
+    def refused(sentence: str) -> None:
+        before = sorted(path.name for path in tmp_path.rglob("*"))
+        with pytest.raises(kt.CheckpointError, match=sentence):
+            _run(tmp_path)
+        assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+    for length in (0, 100, len(whole) // 2, len(whole) - 10):
+        newest.write_bytes(whole[:length])
+        refused("must be a whole checkpoint, and is truncated or damaged; remove it to resume from step-000000009.pt")
+    torch.save({"state_dict": {"weight": torch.ones(2)}}, newest)
+    refused("must be a checkpoint of kontrast, and was written by something else")
+    torch.save({"format": "kontrast-checkpoint", "version": VERSION - 1}, newest)
+    refused(
+        f"must be a checkpoint of version {VERSION}, got version {VERSION - 1}; resume with the kontrast that wrote"
+    )
+    for save in (lambda value: torch.save(value, newest), lambda value: newest.write_bytes(pickle.dumps(value))):
+        save({"format": "kontrast-checkpoint", "version": VERSION, "trap": Payload(tmp_path / "trap")})
+        refused("holds objects that only running code could restore, which is refused|truncated or damaged")
+    assert not (tmp_path / "trap").exists()
+    newest.unlink()
+    assert _run(tmp_path).start == 9
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"batch_size": 12}, "differs in batch_size was 8 and is 12; resume with the settings it was started with"),
+        ({"seed": 4}, "differs in seed was 0 and is 4"),
+        ({"optimizer": kt.SGD(0.1)}, r"differs in optimizer was 'AdamW\(.* and is 'SGD\("),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, options: dict[str, Any], sentence: str) -> None:
+    _run(tmp_path).fit()
+    with pytest.raises(kt.CheckpointError, match=sentence):
+        _run(tmp_path, **options)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_it_and_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        _run(tmp_path, log_every=1, observers=(Stop(3, signal.SIGTERM),)).fit()
+    before = _newest(tmp_path).read_bytes()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        # No file may grow beyond this: a checkpoint's writing fails as on a full disk.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limit[1]))
+        with pytest.warns(UserWarning, match=r"no checkpoint could be written .*; the newest is still step-000000004"):
+            _run(tmp_path).fit()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step-000000003.pt", "step-000000004.pt"]
+    assert _newest(tmp_path).read_bytes() == before
+    assert _run(tmp_path).start == 4
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    class Spoil(kt.Observer):
+        """Ruins a weight after the fourth step."""
+
+        def run_started(self, progress: kt.Progress) -> None:
+            self.method = progress.method
+
+        def step_ended(self, metrics: Mapping[str, float]) -> None:
+            if metrics["step"] == 3:
+                with torch.no_grad():
+                    next(self.method.parameters()).fill_(torch.inf)
+
+    with pytest.raises(kt.NonFiniteLossError, match="weights must be finite to be saved, and after step 4 some"):
+        _run(tmp_path, log_every=1, checkpoint_every=1, observers=(Spoil(),)).fit()
+    assert [path.name for path in Checkpoints(tmp_path / "checkpoints").paths()][-1] == "step-000000003.pt"
+    assert not (tmp_path / "encoder.safetensors").exists()
+
+
+def _resumed(out: str, any_world: bool) -> int:
+    run = _run(Path(out), any_world=any_world)
+    run.fit()
+    return run.start
+
+
+def test_another_number_of_processes_is_taken_only_on_request(tmp_path: Path, gloo: GlooPool) -> None:
+    with pytest.raises(SystemExit):
+        _run(tmp_path, log_every=1, observers=(Stop(4, signal.SIGTERM),)).fit()
+    with pytest.raises(AssertionError, match="must be resumed by 1 processes, got 2; start as many, or allow another"):
+        gloo.run(2, _resumed, str(tmp_path), False)
+    assert gloo.run(2, _resumed, str(tmp_path), True) == [5, 5]
+
+
+RANK = """
+import os, signal, sys, torch
+sys.path.insert(0, sys.argv[2])
+from test_resume import _run
+import kontrast as kt
+from pathlib import Path
+
+class Die(kt.Observer):
+    def step_ended(self, metrics):
+        if metrics["step"] == 5 and kt.rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+_run(Path(sys.argv[1]), log_every=1, epochs=2000, warmup_epochs=1, observers=(Die(),)).fit()
+"""
+
+
+def test_a_rank_that_dies_ends_the_others_and_is_named(tmp_path: Path) -> None:
+    script = tmp_path / "rank.py"
+    script.write_text(RANK)
+    torchrun = str(Path(sys.executable).parent / "torchrun")
+    command = [torchrun, "--nproc-per-node", "2", str(script), str(tmp_path / "out"), str(Path(__file__).parent)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+    started = time.monotonic()
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert result.returncode != 0
+    assert time.monotonic() - started < 60
+    assert "rank      : 1 (local_rank: 1)" in result.stderr  # torchrun's own summary of the first failure
+    assert Checkpoints(tmp_path / "out" / "checkpoints").paths()
