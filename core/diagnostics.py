@@ -4,6 +4,7 @@ Shapes: M rows of a view, D embedding size, n rows looked at.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 from warnings import warn
 
 import torch
@@ -55,10 +56,12 @@ def diagnose(method: Method, encoded: Sequence[Encoded]) -> dict[str, Tensor]:
     for module in method.modules():
         own = getattr(module, "metrics", None)
         if callable(own):
-            found |= {name: torch.tensor(float(value), device=device) for name, value in own().items()}
+            said = cast(Mapping[str, float], own())
+            found |= {name: torch.tensor(float(value), device=device) for name, value in said.items()}
     if method.target_towers is not None:
         drift = _drift(method.target_towers, method.towers)
-        found |= {} if drift is None else {"momentum_drift": drift}
+        if drift is not None:
+            found["momentum_drift"] = drift
     return found
 
 
@@ -68,8 +71,8 @@ def effective_rank(rows: Tensor) -> Tensor:
     Rows that are not finite count as zero rows; of zero rows alone the rank is 1.
 
     Source:
-        Roy and Vetterli 2007, "The effective rank". From the eigenvalues of the smaller Gram matrix, in float64: the
-        root of a float32 product's rounding, over all dimensions, would be as large as a collapse.
+        Roy and Vetterli 2007, "The effective rank". From the eigenvalues of the smaller Gram matrix, in float64: of a
+        float32 product's rounding the root is taken, and summed over all dimensions.
     """
     finite = torch.where(rows.isfinite().all(1, keepdim=True), rows, 0.0).double()
     finite = finite / finite.abs().amax().clamp(min=1e-300)  # squares of large numbers stay finite
@@ -99,7 +102,8 @@ class CollapseWatch:
             # Without other samples in the batch (one sample, twice) there is nothing to be alike.
             if not {"effective_rank", "negative_similarity"} <= row.keys() or row["step"] < self._from or self._said:
                 continue
-            collapsed = row["effective_rank"] < 1.5 or row["negative_similarity"] > 0.99
+            # Alike up to the sign, the cosines cancel and the rank tells; of two healthy dimensions it may be 1.4.
+            collapsed = row["effective_rank"] < 1.2 or row["negative_similarity"] > 0.99
             self._alike = self._alike + 1 if collapsed else 0
             if self._alike == 2 and rank() == 0:
                 self._said = True

