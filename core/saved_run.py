@@ -1,0 +1,136 @@
+"""A run from its folder: the encoder with its trained weights, and the domain and data it belongs to."""
+
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser
+from safetensors import SafetensorError
+
+from .adapter import Adapter
+from .data import Data, Splits
+from .encoder import Encoder, as_encoder
+from .errors import IncompatibleError, InvalidValueError, UnknownNameError
+from .records import AdapterRecord, EncoderRecord
+from .registry import get_record
+from .run_folder import load_encoder
+
+__all__ = ["SavedRun", "open_run"]
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """What a finished run of `kontrast train` left.
+
+    Args:
+        folder: where it lies.
+        config: what was asked for, as in its config.json.
+        adapter: its domain.
+        encoder: with the trained weights, on the CPU, in evaluation mode.
+        source: the name or file of the data it was trained on.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    adapter: Adapter
+    encoder: Encoder
+    source: str
+
+    def load(self, source: str | None = None) -> Splits[Data]:
+        """Return a data set of the run's domain; None: the one that it was trained on."""
+        return self.adapter.load(self.source if source is None else source)
+
+
+def open_run(folder: str | Path) -> SavedRun:
+    """Rebuild what a run of `kontrast train` trained.
+
+    Args:
+        folder: its `--out`.
+
+    Raises:
+        UnknownNameError: if there is no such folder, or its adapter or encoder is not installed.
+        InvalidValueError: if the folder holds no run, or a damaged one.
+        IncompatibleError: if the run has not ended, was made in Python, or trained several encoders.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        beside = path.parent.glob("*/config.json") if path.parent.is_dir() else ()
+        raise UnknownNameError("run folder", str(folder), (str(config.parent) for config in beside))
+    config = _config(path)
+    towers = sorted(file.name for file in path.glob("encoder-*.safetensors"))
+    if towers:
+        raise IncompatibleError(
+            f"a run must have one encoder for this command, and {path} has several ({', '.join(towers)}); "
+            "load the one you mean with kontrast.load_encoder"
+        )
+    names = {part: _name(config, part) for part in ("adapter", "data", "encoder")}
+    missing = sorted(part for part, name in names.items() if name is None)
+    if missing:
+        raise IncompatibleError(
+            f"the config of a run must name what `kontrast train` builds, and {path / 'config.json'} names no "
+            f"{', '.join(missing)} (a run made in Python); make the encoder yourself and load the weights with "
+            "kontrast.load_encoder"
+        )
+    if not (path / "encoder.safetensors").exists():
+        raise IncompatibleError(
+            f"{path} must hold encoder.safetensors, which a run writes when it ends, and does not; let it end, or go "
+            "on with it by kontrast train ... --resume true"
+        )
+    adapter = get_record(AdapterRecord, str(names["adapter"])).load()()
+    if not isinstance(adapter, Adapter):
+        raise InvalidValueError(f"the factory of `{names['adapter']}` must return a kontrast.Adapter, got {adapter!r}")
+    encoder = _encoder(path, config["encoder"])
+    return SavedRun(path, config, adapter, encoder, str(names["data"]))
+
+
+def _config(path: Path) -> dict[str, Any]:
+    file = path / "config.json"
+    if not file.is_file():
+        raise InvalidValueError(f"a run's folder must hold config.json, and {path} does not; give the --out of a run")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidValueError(f"{file} must be JSON as a run writes it, got: {error}") from error
+    if not isinstance(config, dict):
+        raise InvalidValueError(f"{file} must be a JSON object as a run writes it, got a {type(config).__name__}")
+    return config
+
+
+def _name(config: dict[str, Any], part: str) -> str | None:
+    described = config.get(part)
+    name = described.get("name") if isinstance(described, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _encoder(path: Path, described: dict[str, Any]) -> Encoder:
+    name: str = described["name"]
+    factory = get_record(EncoderRecord, name).load()
+    encoder = as_encoder(factory(**_parameters(name, factory, described)))
+    try:
+        load_encoder(encoder, path)
+    except (OSError, SafetensorError) as error:
+        raise InvalidValueError(f"{path / 'encoder.safetensors'} must hold weights, got: {error}") from error
+    return encoder
+
+
+def _parameters(name: str, factory: Callable[..., Any], described: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters as the types of the signature, which JSON does not keep (tuples, paths, enums)."""
+    parser = ArgumentParser(exit_on_error=False)
+    if inspect.isclass(factory):
+        parser.add_class_arguments(factory, "encoder")
+    else:
+        parser.add_function_arguments(factory, "encoder")
+    given = {key: value for key, value in described.items() if key != "name"}
+    if not given:
+        return {}
+    try:
+        return dict(vars(parser.parse_object({"encoder": given})["encoder"]))
+    except (ArgumentError, TypeError, ValueError, KeyError) as error:
+        sentence = " ".join(str(error).split())
+        raise IncompatibleError(
+            f"the run's parameters do not fit the encoder `{name}` that is installed: {sentence}; install the version "
+            "in the run's environment.json"
+        ) from error

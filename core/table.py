@@ -1,0 +1,26 @@
+"""Tables on standard output. Light: no torch."""
+
+import sys
+
+__all__ = ["print_table"]
+
+
+def print_table(headings: list[str], rows: list[list[str]]) -> None:
+    """Print rows under headings, aligned; piped, one line per row however long, without the padding behind.
+
+    Args:
+        headings: of the columns; `kind`, `name`, `parameter` and `probe` are never broken over lines.
+        rows: one text per column each.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("kind", "name", "parameter", "probe"))
+    for row in rows:
+        table.add_row(*row)
+    console = Console(width=None if sys.stdout.isatty() else 1000, highlight=False, markup=False)
+    with console.capture() as capture:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in capture.get().splitlines()))
