@@ -121,6 +121,9 @@ else:
         for name in names.split()
     }
 
+    def __dir__():
+        return sorted({*globals(), *__all__})
+
     def __getattr__(name):
         if name == "evaluate":
             return import_module(".evaluate", __name__)

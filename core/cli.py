@@ -9,11 +9,11 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
-from .errors import KontrastError, UnknownNameError
+from .errors import InvalidValueError, KontrastError, UnknownNameError
 from .records import Record
-from .registry import KINDS, registry
+from .registry import KINDS, Plugin, registry
 from .table import print_table
 
 __all__ = ["main"]
@@ -40,15 +40,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return COMMANDS[given[0]](given[1:])
         return _light(given)
+    except BrokenPipeError:  # whoever read us (`| head`) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KontrastError as error:
         if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks for all
             sys.stderr.write(f"kontrast: {error}\n")
         return 2
 
 
+COMMANDS = ("describe", "embed", "evaluate", "export", "list", "plugins", "train")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, like everything else here."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InvalidValueError(f"{message} (see {self.prog} --help)")
+
+
 def _light(given: list[str]) -> int:
     kinds = sorted(kind.kind for kind in KINDS.values())
-    parser = argparse.ArgumentParser("kontrast", description="Contrastive and self-supervised learning, by plugins.")
+    if given and not given[0].startswith("-") and given[0] not in COMMANDS:
+        raise UnknownNameError("command", given[0], COMMANDS)
+    parser = _Parser("kontrast", description="Contrastive and self-supervised learning, by plugins.")
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
     listing = commands.add_parser("list", help="what is registered, by kind")
     listing.add_argument("kind", nargs="?", help=f"one of {', '.join(kinds)}")
@@ -75,12 +90,15 @@ def _list(kind: str | None, kinds: list[str]) -> int:
     wanted = None if kind is None else kind.removesuffix("s")
     if wanted is not None and wanted not in kinds:
         raise UnknownNameError("kind", str(kind), kinds)
-    rows = [
-        [record.kind, name, record.summary, f"{plugin.distribution} {plugin.version}"]
-        for record_kind in KINDS.values()
-        if wanted in (None, record_kind.kind)
-        for name, (plugin, record) in _providers(record_kind).items()
-    ]
+    rows = []
+    for record_kind in KINDS.values():
+        if wanted in (None, record_kind.kind):
+            claims = _claims(record_kind)
+            names = [record.name for _, record in claims]
+            for plugin, record in claims:
+                # A name that two plugins claim is reached by the longer one alone.
+                name = record.name if names.count(record.name) == 1 else f"{plugin.distribution}:{record.name}"
+                rows.append([record.kind, name, record.summary, f"{plugin.distribution} {plugin.version}"])
     print_table(["kind", "name", "what it does", "provided by"], rows)
     return 0
 
@@ -89,11 +107,12 @@ def _describe(name: str) -> int:
     found = [
         (plugin, record)
         for kind in KINDS.values()
-        for known, (plugin, record) in _providers(kind).items()
-        if known == name
+        for plugin, record in _claims(kind)
+        if name in (record.name, f"{plugin.distribution}:{record.name}")
     ]
     if not found:
-        raise UnknownNameError("registered name", name, {n for kind in KINDS.values() for n in _providers(kind)})
+        known = {record.name for kind in KINDS.values() for _, record in _claims(kind)}
+        raise UnknownNameError("registered name", name, known)
     from docstring_parser import parse
 
     for plugin, record in found:
@@ -139,13 +158,10 @@ def _plugins(*, as_json: bool) -> int:
     return 0
 
 
-def _providers(kind: type[Record]) -> dict[str, tuple[Any, Record]]:
-    return {
-        record.name: (plugin, record)
-        for name, record in registry().records(kind).items()
-        for plugin in registry().plugins
-        if record in plugin.records and name == record.name
-    }
+def _claims(kind: type[Record]) -> list[tuple[Plugin, Record]]:
+    """Return every record of a kind with the plugin that provides it, by name."""
+    claims = [(plugin, record) for plugin in registry().plugins for record in plugin.records if type(record) is kind]
+    return sorted(claims, key=lambda claim: (claim[1].name, claim[0].distribution))
 
 
 def _type_name(annotation: Any) -> str:

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from .distributed import all_sum, rank
 from .method import Method
-from .similarity import normalize
+from .objective import Objective
+from .sampler import PairSampler
+from .similarity import Similarity, normalize
 from .values import Encoded
 
 __all__ = ["CollapseWarning", "CollapseWatch", "diagnose", "effective_rank"]
@@ -54,7 +56,7 @@ def diagnose(method: Method, encoded: Sequence[Encoded]) -> dict[str, Tensor]:
         if known
     }
     for module in method.modules():
-        own = getattr(module, "metrics", None)
+        own = getattr(module, "metrics", None) if isinstance(module, (PairSampler, Objective, Similarity)) else None
         if callable(own):
             said = cast(Mapping[str, float], own())
             found |= {name: torch.tensor(float(value), device=device) for name, value in said.items()}

@@ -29,7 +29,10 @@ def join_processes(device: str = "auto") -> torch.device:
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = torch.device(device)
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise InvalidValueError(f"`device` must be auto, cpu or cuda, got {device!r}") from error
     if chosen.type == "cuda":
         if not torch.cuda.is_available():
             raise InvalidValueError("`device` is cuda, and torch finds no GPU here; use device='cpu'")

@@ -4,6 +4,8 @@ Shapes: B samples, M rows of a view, D representation size.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from .errors import IncompatibleError, InvalidValueError
 from .values import Encoded, View
 
-__all__ = ["Encoder", "as_encoder"]
+__all__ = ["Encoder", "as_encoder", "evaluating", "unwrapped"]
 
 
 class Encoder(nn.Module, ABC):
@@ -96,3 +98,20 @@ def as_encoder(module: nn.Module, representation_size: int | None = None) -> Enc
     if not isinstance(module, nn.Module):
         raise InvalidValueError(f"an encoder must be a torch.nn.Module, got {type(module).__name__}")
     return _Wrapped(module, representation_size)
+
+
+def unwrapped(encoder: nn.Module) -> nn.Module:
+    """Return the module that `as_encoder` was given."""
+    return encoder.module if isinstance(encoder, _Wrapped) else encoder
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Have a module in evaluation mode, then each of its parts in the mode it was in."""
+    modes = [(part, part.training) for part in module.modules()]  # a part may be in another mode than the whole
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training

@@ -41,9 +41,10 @@ class IncompatibleError(KontrastError, ValueError):
 class UnknownNameError(KontrastError, KeyError):
     """Nothing is registered or known under a name."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], *, hint: str = "") -> None:
+    def __init__(self, kind: str, name: str = "", known: Iterable[str] = (), *, hint: str = "") -> None:
         self.name = name
-        super().__init__(f"no {kind} `{name}`{near_names(name, known)}{hint}")
+        # Made again from its sentence alone when it is unpickled, as by a pool of workers.
+        super().__init__(f"no {kind} `{name}`{near_names(name, known)}{hint}" if name or known else kind)
 
     def __str__(self) -> str:  # KeyError would print the repr of the sentence
         return str(self.args[0])

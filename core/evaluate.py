@@ -4,6 +4,7 @@ Shapes: N training samples, M test samples, D representation size.
 """
 
 import math
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .data import Data
+from .encoder import evaluating
 from .errors import IncompatibleError, InvalidValueError
 from .optim import SGD, learning_rate_factor
 from .optional import optional_import
@@ -37,27 +39,18 @@ def embed(encoder: nn.Module | None, data: Data, *, batch_size: int = 512) -> Re
         data: any data set of tensors the encoder reads.
         batch_size: samples per forward pass.
     """
-    device = torch.device("cpu")
-    modes: list[tuple[nn.Module, bool]] = []
-    if encoder is not None:
-        modes = [(part, part.training) for part in encoder.modules()]  # a part may be in another mode than the whole
-        first = next(encoder.parameters(), None)
-        device = device if first is None else first.device
-        encoder.eval()
+    first = None if encoder is None else next(encoder.parameters(), None)
+    device = torch.device("cpu") if first is None else first.device
     rows, ids, labels = [], [], []
-    try:
-        with torch.no_grad():
-            for indices in torch.arange(len(data)).split(batch_size):
-                batch = data.batch(indices)
-                if encoder is None:
-                    rows.append(batch.inputs.flatten(1).float())
-                else:
-                    rows.append(encoder(batch.to(device).inputs).float().cpu())
-                ids.append(batch.ids)
-                labels.append(batch.labels)
-    finally:
-        for part, training in modes:
-            part.training = training
+    with torch.no_grad(), nullcontext() if encoder is None else evaluating(encoder):
+        for indices in torch.arange(len(data)).split(batch_size):
+            batch = data.batch(indices)
+            if encoder is None:
+                rows.append(batch.inputs.flatten(1).float())
+            else:
+                rows.append(encoder(batch.to(device).inputs).float().cpu())
+            ids.append(batch.ids)
+            labels.append(batch.labels)
     known = [label for label in labels if label is not None]
     return Representations(torch.cat(rows), torch.cat(ids), torch.cat(known) if len(known) == len(labels) else None)
 

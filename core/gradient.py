@@ -71,6 +71,7 @@ def backward(
             backward=reductions[0][1].backward.detach(),
             value=torch.stack([share * reduced.value for share, reduced in reductions]).sum(),
             terms={n: torch.stack([share * r.terms[n] for share, r in reductions]).sum() for n in names},
+            rows=torch.stack([reduced.rows for _, reduced in reductions]).sum(),
         ),
         _joined(chunks),
     )

@@ -19,7 +19,7 @@ class Lars(torch.optim.Optimizer):
 
         g <- g + weight_decay x w
         g <- g x trust_coefficient x |w| / |g|       (where both norms are positive)
-        v <- momentum x v + g;   w <- w - lr x v
+        v <- momentum x v + lr x g;   w <- w - v
 
     A group with `adapt=False` (biases, norms) takes the plain SGD step.
 
@@ -86,5 +86,5 @@ class Lars(torch.optim.Optimizer):
                 state["velocity"] = torch.zeros_like(weight)
             velocities.append(state["velocity"])
         torch._foreach_mul_(velocities, group["momentum"])
-        torch._foreach_add_(velocities, gradients)
-        torch._foreach_add_(weights, velocities, alpha=-group["lr"])
+        torch._foreach_add_(velocities, gradients, alpha=group["lr"])
+        torch._foreach_sub_(weights, velocities)

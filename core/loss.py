@@ -44,11 +44,13 @@ class Reduced:
         backward: what this rank calls backward on, so that DDP's average is the exact gradient.
         value: the loss of the joined batch, detached, the same on every rank.
         terms: each term's and metric's value over all ranks, unweighted, detached.
+        rows: the number of rows that counted in any of the terms, over all ranks.
     """
 
     backward: Tensor
     value: Tensor
     terms: dict[str, Tensor]
+    rows: Tensor
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,10 @@ class Loss:
         """
         if values.ndim != 1:
             raise InvalidValueError(f"a loss over rows must be one value per row [A], got {list(values.shape)}")
-        if valid is not None and valid.shape != values.shape:
-            raise InvalidValueError(f"`valid` must be {list(values.shape)}, like the values, got {list(valid.shape)}")
+        if valid is not None and (valid.shape != values.shape or valid.dtype != torch.bool):
+            raise InvalidValueError(
+                f"`valid` must be bool {list(values.shape)}, one per value, got {valid.dtype} {list(valid.shape)}"
+            )
         values = values.to(torch.promote_types(values.dtype, torch.float32))  # a half-precision sum overflows
         if valid is None:
             return cls((Term(name, values.sum(), float(len(values)), weight),))
@@ -131,4 +135,5 @@ class Loss:
         terms: dict[str, Tensor] = {}
         for name in dict.fromkeys(e.name for e in entries):  # several Pairs may share a name: their mean is shown
             terms[name] = torch.stack([mean for e, mean in zip(entries, means, strict=True) if e.name == name]).mean()
-        return Reduced(backward, (means[: len(weights)] * weights).sum(), terms)
+        rows = torch.where(plain, 1.0, counts)[: len(weights)].sum()
+        return Reduced(backward, (means[: len(weights)] * weights).sum(), terms, rows)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .distributed import rank
-from .encoder import Encoder, as_encoder
+from .encoder import Encoder, as_encoder, evaluating
 from .errors import IncompatibleError, InvalidValueError, UnknownNameError
 from .loss import Loss
 from .objective import Objective
@@ -72,9 +72,20 @@ class Method(nn.Module):
         joint_forward: bool = False,
     ) -> None:
         super().__init__()
+        _check_parts(sampler=sampler, target=target, similarity=similarity)
         encoders = _by_name(encoder)
+        if not encoders or any("." in name or hasattr(nn.ModuleDict, name) for name in encoders if name):
+            raise InvalidValueError(
+                "`encoder` must be a module, or modules by name (without dots, and no name of a dict's methods), "
+                f"got {sorted(encoders)}"
+            )
         projectors, predictors = _by_name(projector), _by_name(predictor)
         for heads in (projectors, predictors):
+            for head in heads.values():
+                if not isinstance(head, nn.Module):
+                    raise InvalidValueError(
+                        f"a projector or predictor must be a torch.nn.Module, got {head!r}; see kontrast.mlp"
+                    )
             if heads and heads.keys() != encoders.keys():
                 raise InvalidValueError(
                     f"heads must go by the names of the encoders, {sorted(encoders)}, got {sorted(heads)}"
@@ -114,15 +125,28 @@ class Method(nn.Module):
         needs = [part.needs.min_batch for part in self.objectives.values() if isinstance(part, Objective)]
         return max(self.sampler.gives.min_batch, *needs)
 
-    def encoder(self, tower: str = "") -> Encoder:
-        """Return an encoder alone: what a trained method is used for."""
-        found = self._tower(self.towers, tower).encoder
-        assert isinstance(found, Encoder)
-        return found
+    @property
+    def encoders(self) -> dict[str, Encoder]:
+        """The encoders alone, by the names they were given; a single one is called `default`."""
+        return {name: tower.encoder for name, tower in self.towers.items() if isinstance(tower, Tower)}
 
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder alone: what a trained method is used for.
+
+        Raises:
+            IncompatibleError: if there are several.
+        """
+        if len(self.towers) > 1:
+            raise IncompatibleError(f"this method has several encoders; take one of `encoders`: {sorted(self.towers)}")
+        return next(iter(self.encoders.values()))
+
+    @torch.no_grad()
     def represent(self, inputs: Any, tower: str = "") -> Tensor:
-        """Return the representations [B, D] of inputs, without heads."""
-        result: Tensor = self.encoder(tower)(inputs)
+        """Return the representations [B, D] of inputs: the encoder alone, in evaluation mode, without gradient."""
+        encoder: Encoder = self._tower(self.towers, tower).encoder
+        with evaluating(encoder):
+            result: Tensor = encoder(inputs)
         return result
 
     def forward(self, views: Sequence[View]) -> tuple[Loss, list[Encoded]]:
@@ -133,11 +157,21 @@ class Method(nn.Module):
     def score(self, encoded: Sequence[Encoded]) -> Loss:
         """Sample and score encoded views: the part of a step that sees the whole batch."""
         losses = []
-        for pairs in self.sampler.pairs(encoded):
-            prefix = f"{pairs.name}/" if pairs.name else ""
-            losses.append(
-                self._objective(pairs)(replace(pairs, similarity=self.similarity)).scaled(pairs.weight, prefix=prefix)
+        sampled = self.sampler.pairs(encoded)
+        if not isinstance(sampled, list) or not all(isinstance(pairs, Pairs) for pairs in sampled):
+            raise InvalidValueError(
+                f"`pairs` of {type(self.sampler).__name__} must return a list of kontrast.Pairs, "
+                f"got {type(sampled).__name__}"
             )
+        for pairs in sampled:
+            objective = self._objective(pairs)
+            loss = objective(replace(pairs, similarity=self.similarity))
+            if not isinstance(loss, Loss):
+                raise InvalidValueError(
+                    f"{type(objective).__name__} must return a kontrast.Loss, got {type(loss).__name__}; "
+                    "see Loss.over_rows"
+                )
+            losses.append(loss.scaled(pairs.weight, prefix=f"{pairs.name}/" if pairs.name else ""))
         return Loss.sum_of(losses)
 
     def encode(self, views: Sequence[View], *, with_target: bool = True) -> list[Encoded]:
@@ -199,6 +233,11 @@ class Method(nn.Module):
                 tower=tower,
             )
             projected = self._tower(towers, tower)(joint, torch.cat([copies[i] for i in together]))
+            if projected.rows is None or projected.dense is not None:
+                raise IncompatibleError(
+                    "joint_forward takes encoders of pooled rows [M, D] alone, and this one gives one per element too; "
+                    "use joint_forward=False"
+                )
             parts = projected.rows.split([len(views[i].ids) for i in together])
             for i, rows in zip(together, parts, strict=True):
                 encoded[i] = Encoded(rows, views[i].ids, copies[i], views[i].labels, views[i].groups)
@@ -234,6 +273,17 @@ def _slot(name: str) -> str:
     return name or _ONLY
 
 
+def _check_parts(*, sampler: Any, target: Any, similarity: Any) -> None:
+    for name, part, kinds, remedy in (
+        ("sampler", sampler, (PairSampler,), "write kontrast.InBatch(), an object"),
+        ("target", target, (Momentum, StopGradient, type(None)), "write kontrast.Momentum(0.99)"),
+        ("similarity", similarity, (Similarity, type(None)), "write kontrast.Cosine()"),
+    ):
+        if not isinstance(part, kinds):
+            wanted = " or ".join(f"kontrast.{kind.__name__}" for kind in kinds if kind is not type(None))
+            raise InvalidValueError(f"`{name}` must be a {wanted}, got {part!r}; {remedy}")
+
+
 def _by_name(part: Any) -> dict[str, Any]:
     if part is None:
         return {}
@@ -242,6 +292,8 @@ def _by_name(part: Any) -> dict[str, Any]:
 
 def _copies(views: Sequence[View]) -> list[Tensor]:
     """Number the augmented copies of all views, differently on every rank."""
+    if not isinstance(views, Sequence) or not all(isinstance(view, View) for view in views):
+        raise InvalidValueError(f"an augmenter must return a list of kontrast.View, got {type(views).__name__}")
     if not views:
         raise InvalidValueError("a method needs at least one view, got none; the augmenter returned an empty list")
     copies: list[Tensor] = []

@@ -24,8 +24,10 @@ class OptimizerSettings(ABC):
         if not self.learning_rate > 0:
             raise InvalidValueError(f"`learning_rate` must be > 0, got {self.learning_rate!r}")
         for entry in fields(self):
-            if not getattr(self, entry.name) >= 0:
-                raise InvalidValueError(f"`{entry.name}` must be >= 0, got {getattr(self, entry.name)!r}")
+            value, below_one = getattr(self, entry.name), entry.name in ("momentum", "beta1", "beta2")
+            if not value >= 0 or (below_one and value >= 1):
+                rule = "in [0, 1)" if below_one else ">= 0"
+                raise InvalidValueError(f"`{entry.name}` must be {rule}, got {value!r}")
 
     @abstractmethod
     def build(self, module: nn.Module) -> torch.optim.Optimizer:

@@ -42,16 +42,17 @@ class Draws:
     seed: int
     epoch: int = 0
 
-    def uniform(self, ids: Tensor, count: int, *, view: int = 0) -> Tensor:
+    def uniform(self, ids: Tensor, count: int, *, view: int = 0, stream: int = 0) -> Tensor:
         """Return numbers in [0, 1), float32 [B, count] on the device of `ids`.
 
         Args:
             ids: sample ids [B], int64.
             count: numbers per sample.
             view: which augmented copy they are for; different views get independent numbers.
+            stream: sets apart the numbers of augmenters that work one after the other on the same samples.
         """
         state = torch.zeros((), dtype=torch.int64, device=ids.device)
-        for part in (self.seed, self.epoch, view):
+        for part in (self.seed, self.epoch, view, *([stream] if stream else [])):
             state = mix(state + _GOLDEN + part)
         columns = torch.arange(1, count + 1, dtype=torch.int64, device=ids.device) * _GOLDEN
         mixed = mix(mix(state + ids)[:, None] + columns)

@@ -26,7 +26,7 @@ from .observer import Observer, Observers, Progress
 from .optim import AdamW, OptimizerSettings, learning_rate_factor
 from .records import ObserverRecord
 from .registry import get_record
-from .run_checks import check_batch, warn_of_inexact_caching
+from .run_checks import check_batch, check_parts, check_seed, warn_of_inexact_caching
 from .run_folder import RunFolder
 from .run_state import collect_state, restore_state
 from .stopping import StopRequest
@@ -111,6 +111,7 @@ class Run:
         config: Mapping[str, Any] | None = None,
     ) -> None:
         warmup = epochs / 10 if warmup_epochs is None else warmup_epochs
+        check_parts(method, data, augmenter, observers)
         for name, value, least in (
             ("epochs", epochs, 1),
             ("batch_size", batch_size, 1),
@@ -121,8 +122,9 @@ class Run:
             ("log_every", log_every, 1),
             ("diagnose_every", diagnose_every, 0),
         ):
-            if value < least:
-                raise InvalidValueError(f"`{name}` must be >= {least}, got {value!r}")
+            if not isinstance(value, int) or value < least:
+                raise InvalidValueError(f"`{name}` must be an integer >= {least}, got {value!r}")
+        check_seed(seed)
         for name, choice, known in (
             ("large_batch", large_batch, ("accumulate", "cache")),
             ("precision", precision, ("float32", "bf16")),
@@ -168,8 +170,8 @@ class Run:
 
     @property
     def encoder(self) -> Encoder:
-        """The encoder alone, for use after training; with several towers ask `method.encoder(name)`."""
-        return self.method.encoder()
+        """The encoder alone, for use after training; with several towers there are `method.encoders`."""
+        return self.method.encoder
 
     def fit(self) -> dict[str, float]:
         """Train to the last epoch, save the encoders, and return the means of the last epoch's metrics.
@@ -255,7 +257,7 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         reduced, encoded = backward(step, self.method, parts, self.large_batch, self._precision)
         self.optimizer.step()
-        metrics = {"loss": reduced.value, **reduced.terms}
+        metrics = {**reduced.terms, "loss": reduced.value, "rows": reduced.rows}  # a term may be called `loss` too
         if self.diagnose_every and number % self.diagnose_every == 0:
             metrics |= diagnose(self.method, encoded)
         self.method.after_step(encoded, (number + 1) / total)
@@ -274,6 +276,11 @@ class Run:
         for row in rows:
             self.folder.log(row)
             self._observers.call("step_ended", row)
+            if not row["rows"]:
+                raise IncompatibleError(
+                    f"a step must compare something, and in step {int(row['step'])} no row had a positive; "
+                    "look at the key that matches them (labels of -1 equal nothing), or at the number of views"
+                )
             if not math.isfinite(row["loss"]):
                 saved = self.checkpoints.paths()[-1:] if self.checkpoints is not None else []
                 last = f"the last good checkpoint is {saved[0]}" if saved else "no checkpoint was written before it"
@@ -299,7 +306,7 @@ class Run:
         """Make or reopen the folder; return the step to begin with."""
         saved = self.checkpoints.paths() if resume and self.checkpoints is not None else []
         if not saved or self.checkpoints is None:
-            self.folder.create(replace_unstarted=resume)
+            self.folder.claim(replace_unstarted=resume)
             return 0
         state = self.checkpoints.load(saved[-1])
         start, self._seen = restore_state(

@@ -1,18 +1,51 @@
 """What a run refuses or warns of before its first step."""
 
+from typing import Any
 from warnings import warn
 
 from torch import nn
 
+from .augmenter import Augmenter
+from .data import Splits
 from .errors import InvalidValueError
 from .loader import Plan
 from .method import Method
 
-__all__ = ["InexactWarning", "check_batch", "warn_of_inexact_caching"]
+__all__ = ["InexactWarning", "check_batch", "check_parts", "check_seed", "warn_of_inexact_caching"]
 
 
 class InexactWarning(UserWarning):
     """A setting makes a run differ from what it stands for."""
+
+
+def check_parts(method: Any, data: Any, augmenter: Any, observers: Any) -> None:
+    """Refuse what is not of its kind.
+
+    Raises:
+        InvalidValueError: says what would be.
+    """
+    if not isinstance(method, Method):
+        raise InvalidValueError(f"`method` must be a kontrast.Method, got {type(method).__name__}; compose one")
+    if isinstance(data, Splits):
+        raise InvalidValueError("`data` must be one part of a data set, got Splits; write data.train")
+    if not hasattr(data, "batch") or not hasattr(data, "__len__"):
+        raise InvalidValueError(
+            f"`data` must have __len__ and batch(indices), got {type(data).__name__}; "
+            "put tensors into kontrast.ArrayData"
+        )
+    if not isinstance(augmenter, Augmenter):
+        raise InvalidValueError(
+            f"`augmenter` must be a kontrast.Augmenter, an object, got {augmenter!r}; "
+            "kontrast.Identity() changes nothing"
+        )
+    if isinstance(observers, str):
+        raise InvalidValueError(f"`observers` must be a list of names or objects, got the string {observers!r}")
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that generators would not take."""
+    if not isinstance(seed, int) or not 0 <= seed < 1 << 40:
+        raise InvalidValueError(f"`seed` must be an integer in 0..2^40 - 1, got {seed!r}")
 
 
 def check_batch(method: Method, plan: Plan) -> None:
@@ -45,7 +78,7 @@ def check_batch(method: Method, plan: Plan) -> None:
     if _has_batch_norm(method) and (size == 1 or (not plan.drop_last and rest == 1)):
         raise InvalidValueError(
             "this method has batch norms, which need 2 samples in a batch, and a batch would hold 1; "
-            "use a larger batch_size, and drop_last=True"
+            f"{'use a larger batch_size' if size == 1 else 'set drop_last=True'}"
         )
 
 

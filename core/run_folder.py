@@ -11,12 +11,14 @@ from warnings import warn
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .checkpoint import Checkpoints
 from .distributed import rank, world_size
-from .errors import IncompatibleError, RunFolderError
+from .encoder import unwrapped
+from .errors import IncompatibleError, InvalidValueError, RunFolderError
 from .method import Method
 
 __all__ = ["CheckpointWarning", "RunFolder", "load_encoder"]
@@ -38,32 +40,41 @@ class RunFolder:
         self.path = None if out is None else Path(out)
         self._config = config
         self._metrics: IO[str] | None = None
+        self._begun = True
 
-    def create(self, *, replace_unstarted: bool = False) -> None:
-        """Make the folder and write what is known before the first step.
+    def claim(self, *, replace_unstarted: bool = False) -> None:
+        """Make the folder; what a run writes comes with its first step, so that one that fails before leaves no run.
 
         Args:
             replace_unstarted: take over a folder whose run has not saved a checkpoint yet.
 
         Raises:
-            RunFolderError: if it holds a run already.
+            RunFolderError: if it holds a run already, or cannot be made.
         """
         path = self.path
         if path is None:
             return
-        taken = (path / "config.json").exists() and not replace_unstarted
-        if world_size() > 1:  # all ranks leave together, before the first has made the folder
-            answer = [taken]
+        refusal = ""
+        if rank() == 0:
+            if (path / "config.json").exists() and not replace_unstarted:
+                refusal = (
+                    f"`out` must be a folder without a run, and {path} holds one; choose another, remove it, "
+                    "or resume it (resume='auto', --resume auto)"
+                )
+            else:
+                try:
+                    path.mkdir(parents=True, exist_ok=True)
+                except OSError as error:
+                    refusal = f"`out` must be a folder that can be made, got {path}: {error.strerror}; choose another"
+        if world_size() > 1:  # all ranks leave together
+            answer = [refusal]
             dist.broadcast_object_list(answer)
-            taken = answer[0]
-        if taken:
-            raise RunFolderError(
-                f"`out` must be a folder without a run, and {path} holds one; choose another, remove it, "
-                "or resume it (resume='auto', --resume auto)"
-            )
-        if rank() != 0:
-            return
-        path.mkdir(parents=True, exist_ok=True)
+            refusal = answer[0]
+        if refusal:
+            raise RunFolderError(refusal)
+        self._begun = False
+
+    def _begin(self, path: Path) -> None:
         _write_json(path / "config.json", self._config)
         _write_json(
             path / "environment.json",
@@ -78,6 +89,7 @@ class RunFolder:
             },
         )
         (path / "metrics.jsonl").write_text("", encoding="utf-8")
+        self._begun = True
 
     def reopen(self, step: int) -> None:
         """Go on with the metrics from `step`: what an interrupted run wrote of later steps is dropped."""
@@ -116,7 +128,9 @@ class RunFolder:
         """Append one step's metrics as a line of JSON."""
         if self.path is None or rank() != 0:
             return
-        if self._metrics is None:  # opened with the first line: a run that is made and never fitted holds no file
+        if not self._begun:
+            self._begin(self.path)
+        if self._metrics is None:
             self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
         self._metrics.write(json.dumps(row) + "\n")
         self._metrics.flush()
@@ -125,13 +139,13 @@ class RunFolder:
         """Write encoder.safetensors, or with several towers encoder-NAME.safetensors each."""
         if self.path is None or rank() != 0:
             return
-        for name in method.towers:
-            file = "encoder.safetensors" if len(method.towers) == 1 else f"encoder-{name}.safetensors"
-            state = {
-                key: value.contiguous().cpu()
-                for key, value in method.towers[name].get_submodule("encoder").state_dict().items()
-            }
-            save_file(state, self.path / file)
+        for name, encoder in method.encoders.items():
+            file = "encoder.safetensors" if len(method.encoders) == 1 else f"encoder-{name}.safetensors"
+            weights = unwrapped(encoder).state_dict()  # as the user's own module names them
+            # Cloned, since the format refuses tensors that share memory (tied weights).
+            save_file(
+                {key: value.detach().cpu().contiguous().clone() for key, value in weights.items()}, self.path / file
+            )
 
     def close(self) -> None:
         """Close the metrics file."""
@@ -148,12 +162,21 @@ def load_encoder(encoder: nn.Module, path: str | Path) -> nn.Module:
         path: a run's folder, or the safetensors file.
 
     Raises:
-        IncompatibleError: if names or shapes of the weights differ.
+        InvalidValueError: if there is no such file, or it holds no weights.
+        IncompatibleError: if their names or shapes differ.
     """
     file = Path(path)
     if file.is_dir():
         file = file / "encoder.safetensors"
-    saved, own = load_file(file), encoder.state_dict()
+    if not file.is_file():
+        raise InvalidValueError(
+            f"`path` must be a finished run's folder or its safetensors file, and {file} is not there"
+        )
+    try:
+        saved = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise InvalidValueError(f"{file} must hold weights, got: {error}") from error
+    own = unwrapped(encoder).state_dict()
     wrong = sorted(
         name
         for name in saved.keys() | own.keys()
@@ -164,7 +187,7 @@ def load_encoder(encoder: nn.Module, path: str | Path) -> nn.Module:
             f"{file} holds another encoder than {type(encoder).__name__}: "
             f"{', '.join(wrong[:5])}{' ...' if len(wrong) > 5 else ''} differ; make the encoder as for the run"
         )
-    encoder.load_state_dict(saved)
+    unwrapped(encoder).load_state_dict(saved)
     return encoder.eval()
 
 

@@ -135,7 +135,7 @@ class InBatch(_ViewSampler):
 class Positives(_ViewSampler):
     """Each row beside the other copies of its sample, and nothing else: for methods without negatives.
 
-    Copies of a sample live on one rank, so nothing is gathered.
+    Nothing is gathered: the copies of a sample must live on one rank, as a run has it (a batch holds no id twice).
 
     Args:
         views: as for `InBatch`.

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
-from safetensors import SafetensorError
 
 from .adapter import Adapter
 from .data import Data, Splits
@@ -109,10 +108,7 @@ def _encoder(path: Path, described: dict[str, Any]) -> Encoder:
     name: str = described["name"]
     factory = get_record(EncoderRecord, name).load()
     encoder = as_encoder(factory(**_parameters(name, factory, described)))
-    try:
-        load_encoder(encoder, path)
-    except (OSError, SafetensorError) as error:
-        raise InvalidValueError(f"{path / 'encoder.safetensors'} must hold weights, got: {error}") from error
+    load_encoder(encoder, path)
     return encoder
 
 

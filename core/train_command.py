@@ -18,6 +18,7 @@ from .optim import LARS, SGD, AdamW
 from .records import AdapterRecord, AugmenterRecord, EncoderRecord, MethodRecord, ObjectiveRecord, SamplerRecord
 from .registry import get_record, get_records
 from .run import Run
+from .run_checks import check_seed
 from .sampler import PairSampler
 from .train_options import CHOICES, Factory, Names, parameters, parse, read_names
 
@@ -73,6 +74,7 @@ def train(given: list[str]) -> int:
         return 0
     assert splits is not None
     join_processes(run_options["device"])
+    check_seed(run_options["seed"])
     torch.manual_seed(run_options["seed"])  # weights are drawn after the seed is set
     method = method_factory(as_encoder(encoder_factory(**parts["encoder"])), **parts["method"])
     augmenter = augmenter_factory(**parts["augmenter"])

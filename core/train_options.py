@@ -6,6 +6,7 @@ their parameters (`--encoder.small_images true`). A config file stands behind th
 
 import argparse
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,9 +100,10 @@ def parse(names: Names, factories: Mapping[str, Factory]) -> Namespace:
     """
     parser = ArgumentParser(
         prog=f"kontrast train {names.chosen['method']}",
-        description="--adapter, --data, --encoder, --augmenter, --optimizer, --sampler and --objective NAME choose the "
-        "parts whose parameters stand below; --config FILE reads all of this from a file (a run's config.json, say), "
-        "and --print-config writes it. Under torchrun: torchrun ... -m kontrast train ...",
+        description="--adapter, --data, --encoder, --augmenter, --optimizer, --sampler and --objective NAME choose "
+        "the parts whose parameters stand below; kontrast list shows the names. --config FILE reads all of it from a "
+        "file, a run's config.json for instance, and --print-config writes it. On several processes: torchrun "
+        "--nproc-per-node N -m kontrast train ...",
         exit_on_error=False,
     )
     parser.add_argument("--out", type=str, required=names.wants != "config", help="the run's folder")
@@ -110,8 +112,10 @@ def parse(names: Names, factories: Mapping[str, Factory]) -> Namespace:
         Run, skip={"method", "data", "augmenter", "optimizer", "observers", "config", "out"}, fail_untyped=False
     )
     for part, factory in factories.items():
-        add = parser.add_class_arguments if isinstance(factory.make, type) else parser.add_function_arguments
-        add(factory.make, part, skip=set(factory.skip))
+        if isinstance(factory.make, type):
+            parser.add_class_arguments(factory.make, part, skip=set(factory.skip))
+        else:
+            parser.add_function_arguments(factory.make, part, skip=set(factory.skip))
         fitting = {name: value for name, value in factory.defaults.items() if name in parameters(factory.make)}
         parser.set_defaults({f"{part}.{name}": value for name, value in fitting.items() if name not in factory.skip})
     known = [name for name, _ in parser.get_defaults(skip_validation=True).items()]
@@ -124,14 +128,23 @@ def parse(names: Names, factories: Mapping[str, Factory]) -> Namespace:
     try:
         parsed: Namespace = parser.parse_args(names.rest)
     except (ArgumentError, argparse.ArgumentError) as error:
-        sentence = " ".join(str(error).split())
-        raise InvalidValueError(f"{sentence} (see kontrast train {names.chosen['method']} --help)") from error
+        raise InvalidValueError(f"{_sentence(error)} (see kontrast train {names.chosen['method']} --help)") from error
     return parsed
 
 
 def parameters(make: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """Return the parameters of a factory by name."""
     return inspect.signature(make).parameters
+
+
+def _sentence(error: Exception) -> str:
+    """Say in our words what the parser says in its own."""
+    text = " ".join(str(error).split())
+    wrong = re.fullmatch(r'Parser key "(.+?)":? .*?Expected an? (.+?)\. Got value: (.*)', text)
+    if wrong is None:
+        return text
+    kind = re.sub(r"<class '(\w+)'>", r"\1", wrong[2])
+    return f"`--{wrong[1]}` must be of type {kind}, got {wrong[3]}"
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -19,9 +19,10 @@ class DecoupledInfoNCE(kt.Objective):
         self.temperature = temperature
 
     def forward(self, pairs: kt.Pairs) -> kt.Loss:
-        """Return -s_ip / t + log sum over negatives of exp(s_in / t), over anchors that have a positive."""
+        """Return -s_ip / t + log sum over negatives of exp(s_in / t), over anchors that have both."""
         rows = kt.row_statistics(pairs, temperature=self.temperature)
-        return kt.Loss.over_rows(rows.negative_logsumexp - rows.positive_mean, rows.positive_count > 0)
+        both = (rows.positive_count > 0) & (rows.negative_count > 0)  # a log of nothing is no loss
+        return kt.Loss.over_rows(rows.negative_logsumexp - rows.positive_mean, both)
 
 
 def main() -> None:

@@ -28,8 +28,8 @@ def moco_v2(
 
     Source:
         Chen et al. 2020, arXiv:2003.04297, on He et al. 2020, arXiv:1911.05722, algorithm 1. Differs from them: batch
-        norms take the statistics of all processes where the papers shuffle samples between GPUs, and the queue starts
-        empty, not random.
+        norms take the statistics of all processes where the papers shuffle samples between GPUs; the queue starts
+        empty, not random; and a sample's own old keys are not among its negatives.
     """
     size = encoder.representation_size
     return kt.Method(

@@ -102,7 +102,7 @@ class OnlineKNN(kt.Observer):
         progress = self._progress
         if progress is None or (epoch + 1) % self.every:
             return
-        encoder = progress.method.encoder(self.tower)
+        encoder = progress.method.encoders[self.tower] if self.tower else progress.method.encoder
         with _generators_kept():
             bank, queries = (embed(encoder, part, batch_size=self._batch_size) for part in (self._train, self._test))
             accuracy = knn((bank, queries), k=self.k)

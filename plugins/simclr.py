@@ -7,7 +7,12 @@ __all__ = ["simclr"]
 
 
 def simclr(
-    encoder: kt.Encoder, *, hidden_size: int = 2048, projection_size: int = 128, temperature: float = 0.5
+    encoder: kt.Encoder,
+    *,
+    hidden_size: int = 2048,
+    projection_size: int = 128,
+    temperature: float = 0.5,
+    joint_forward: bool = True,
 ) -> kt.Method:
     """Return SimCLR on an encoder.
 
@@ -19,6 +24,7 @@ def simclr(
         hidden_size: of the head.
         projection_size: of the embedding, 128 in the paper.
         temperature: of NT-Xent, dimensionless; 0.5 on CIFAR-10, 0.1 on ImageNet.
+        joint_forward: whether both views pass the encoder together; False where inputs cannot be joined.
 
     Source:
         Chen et al. 2020, arXiv:2002.05709, algorithm 1. As in its code, the head has batch norms and both views pass
@@ -29,5 +35,5 @@ def simclr(
         projector=kt.mlp(encoder.representation_size, hidden_size, projection_size, last_norm=True),
         sampler=kt.InBatch(),
         objective=NTXent(temperature),
-        joint_forward=True,
+        joint_forward=joint_forward,
     )

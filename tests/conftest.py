@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,14 +18,6 @@ def gloo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GlooPool]:
     pool = GlooPool(tmp_path_factory.mktemp("gloo"))
     yield pool
     pool.close()
-
-
-@pytest.fixture
-def shared_data() -> Path:
-    folder = Path(os.environ.get("KONTRAST_DATA", "../shared/data"))
-    if not folder.is_dir():
-        pytest.skip(f"no data sets at {folder}; set KONTRAST_DATA")
-    return folder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

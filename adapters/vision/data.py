@@ -40,8 +40,12 @@ def load(source: str | Path) -> kt.Splits[kt.ArrayData]:
     if path.suffix != ".npz":
         raise kt.InvalidValueError(f"a file of images must be an .npz, got {path.name}; save arrays with numpy.savez")
     arrays = _arrays(path)
+    known = ("images", "labels", "test_images", "test_labels")
     if "images" not in arrays:
         raise kt.InvalidValueError(f"{path.name} must hold an array `images`, got {sorted(arrays)}")
+    for name in arrays:
+        if name not in known:
+            raise kt.UnknownNameError(f"use in {path.name} for the array", name, known)
     train = images(arrays["images"], arrays.get("labels"))
     held_out = None
     if "test_images" in arrays:
@@ -115,5 +119,9 @@ def _digits() -> kt.Splits[kt.ArrayData]:
 
 def _splits(train: kt.ArrayData, held_out: kt.ArrayData | None) -> kt.Splits[kt.ArrayData]:
     _, channels, height, width = train.inputs.shape
+    if held_out is not None and held_out.inputs.shape[1] != channels:
+        raise kt.InvalidValueError(
+            f"training and test images must have the same channels, got {channels} and {held_out.inputs.shape[1]}"
+        )
     about = {"in_channels": channels, "size": width} if height == width else {"in_channels": channels}
     return kt.Splits(train, held_out, about)

@@ -19,7 +19,7 @@ class Constant(kt.Draws):
         super().__init__(seed=0)
         object.__setattr__(self, "value", value)
 
-    def uniform(self, ids: Tensor, count: int, *, view: int = 0) -> Tensor:
+    def uniform(self, ids: Tensor, count: int, *, view: int = 0, stream: int = 0) -> Tensor:
         return torch.full((len(ids), count), float(getattr(self, "value")))  # noqa: B009
 
 

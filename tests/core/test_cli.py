@@ -59,7 +59,13 @@ def test_train_writes_a_run_with_what_was_asked(tmp_path: Path, capsys: pytest.C
     assert main(["train", "simclr", *arguments, "--method.temperature", "0.2", "--out", str(out)]) == 0
     assert f"encoder in {out}/encoder.safetensors" in capsys.readouterr().out
     config = json.loads((out / "config.json").read_text())
-    assert config["method"] == {"name": "simclr", "hidden_size": 2048, "projection_size": 128, "temperature": 0.2}
+    assert config["method"] == {
+        "name": "simclr",
+        "hidden_size": 2048,
+        "projection_size": 128,
+        "temperature": 0.2,
+        "joint_forward": True,
+    }
     assert config["encoder"] == {"name": "small-cnn", "in_channels": 1, "width": 4}  # channels from the data
     assert config["optimizer"]["name"] == "lars"
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 2 * (1297 // 512)
@@ -79,9 +85,16 @@ def test_train_writes_a_run_with_what_was_asked(tmp_path: Path, capsys: pytest.C
             "simclr --out x --method.temprature=3",
             "no option `--method.temprature`; did you mean `--method.temperature`",
         ),
-        ("simclr --out x --epochs many", '"epochs"'),
+        ("simclr --out x --epochs many", "`--epochs` must be of type int, got many"),
         ("simclr --out x --method.temperature -1", "`temperature` must be > 0, got -1.0"),
         ("simclr --out x --encoder", "the command line cannot be read: argument --encoder: expected one argument"),
+        ("simclr --out x --seed 99999999999999999999", "`seed` must be an integer in 0"),
+        ("simclr --out x --optimizer.beta1 1.5", "`beta1` must be in [0, 1), got 1.5"),
+        ("simclr --out x --device cudda", "`device` must be auto, cpu or cuda, got 'cudda'"),
+        ("simclr --out x --sampler queue --sampler.size 0", "`size` of a queue must be >= 1, got 0"),
+        ("simclr --out x --sampler positives", "NTXent needs negatives, and the sampler Positives gives none"),
+        ("simclr --out x --sampler.inner positives", "`--sampler.inner` is for a sampler that wraps another"),
+        ("simclr --out x --config nowhere.json", "`--config` must be a readable JSON or YAML file, got nowhere.json"),
         ("simclr", "out"),
         ("", "no method ``"),
     ],
@@ -106,3 +119,29 @@ def test_train_help_shows_every_parameter(capsys: pytest.CaptureFixture[str]) ->
         "--seed",
     ):
         assert option in out
+
+
+def test_commands_that_are_none_and_readers_that_leave(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no command `lst`; did you mean `list`" in _fails(capsys, "lst")
+    assert "the following arguments are required: name (see kontrast describe --help)" in _fails(capsys, "describe")
+    code = f"{sys.executable} -P -m kontrast list | true; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
+    assert result.stderr == ""
+    assert result.returncode in (0, 141)
+
+
+def test_a_config_file_starts_the_same_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, again = tmp_path / "first", tmp_path / "again"
+    arguments = ["--epochs=1", "--batch_size=600", "--encoder.width=4", "--sampler=queue", "--sampler.size=100"]
+    assert main(["train", "simclr", *arguments, "--objective.temperature=0.1", "--out", str(first)]) == 0
+    assert main(["train", "--config", str(first / "config.json"), "--out", str(again)]) == 0
+    assert (again / "metrics.jsonl").read_text() == (first / "metrics.jsonl").read_text()
+    capsys.readouterr()
+    assert main(["train", "--config", str(first / "config.json"), "--print-config", "--seed", "3"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    config = json.loads((first / "config.json").read_text())
+    assert printed == {**config, "seed": 3}
+    assert (config["sampler"], config["objective"]) == ({"name": "queue", "size": 100}, {"temperature": 0.1})
+    (tmp_path / "typo.yaml").write_text("method: {name: simclr}\nepohs: 3\n")
+    wrong = _fails(capsys, "train", "--config", str(tmp_path / "typo.yaml"), "--out", str(tmp_path / "x"))
+    assert "no option `epohs`; did you mean `epochs`" in wrong

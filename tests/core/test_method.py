@@ -167,7 +167,7 @@ def test_towers_by_name_read_their_own_views() -> None:
     method = kt.Method({"left": left, "right": right}, sampler=kt.InBatch("forward"), objective=InfoNCE())
     method([_views(1, tower="left")[0], _views(1, tower="right")[0]])
     assert (left.passes, right.passes) == ([5], [5])
-    assert method.encoder("right") is right
+    assert method.encoders["right"] is right
     with pytest.raises(kt.IncompatibleError, match=r"has towers .*left.* and the view names none; wrap the augmenter"):
         method(_views())
     with pytest.raises(kt.UnknownNameError, match="no tower `lefd`; did you mean `left`"):
@@ -177,6 +177,22 @@ def test_towers_by_name_read_their_own_views() -> None:
 def test_what_does_not_go_together_is_refused_at_construction() -> None:
     with pytest.raises(kt.IncompatibleError, match="InfoNCE needs negatives, and the sampler Positives gives none"):
         kt.Method(Counting(), sampler=kt.Positives(), objective=InfoNCE())
+    wrong: list[tuple[dict[str, object], str]] = [
+        (
+            {"target": 0.99},
+            r"`target` must be a kontrast.Momentum or kontrast.StopGradient, got 0.99; write kontrast.Mom",
+        ),
+        ({"similarity": "cosine"}, r"`similarity` must be a kontrast.Similarity, got 'cosine'"),
+        ({"sampler": "in-batch"}, r"`sampler` must be a kontrast.PairSampler, got 'in-batch'"),
+        ({"sampler": kt.InBatch}, r"`sampler` must be a kontrast.PairSampler, got <class"),
+        ({"projector": 512}, r"a projector or predictor must be a torch.nn.Module, got 512"),
+        ({"encoder": {}}, r"`encoder` must be a module, or modules by name"),
+        ({"encoder": {"a.b": Counting()}}, r"`encoder` must be a module, or modules by name"),
+        ({"encoder": {"keys": Counting()}}, r"`encoder` must be a module, or modules by name"),
+    ]
+    for options, sentence in wrong:
+        with pytest.raises(kt.InvalidValueError, match=sentence):
+            kt.Method(**{"encoder": Counting(), "sampler": kt.InBatch(), "objective": InfoNCE(), **options})  # type: ignore[arg-type]
     with pytest.raises(kt.InvalidValueError, match=r"heads must go by the names of the encoders, \['a'\], got \['b'\]"):
         kt.Method({"a": Counting()}, projector={"b": nn.Identity()}, sampler=kt.InBatch(), objective=InfoNCE())
     with pytest.raises(kt.InvalidValueError, match=r"`objective` must be a kontrast.Objective, got Linear"):
@@ -197,3 +213,47 @@ def test_views_that_cannot_be_paired_or_encoded_are_refused() -> None:
     joint = kt.Method(Counting(), sampler=kt.InBatch(), objective=InfoNCE(), joint_forward=True)
     with pytest.raises(kt.IncompatibleError, match="joint_forward joins tensors or mappings of tensors, got list"):
         joint([kt.View([1], torch.arange(1)) for _ in range(2)])
+
+
+class Returns(kt.Objective):
+    """Returns what it was given in place of a loss."""
+
+    def __init__(self, value: object) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, pairs: kt.Pairs) -> kt.Loss:
+        return self.value  # type: ignore[return-value]  # on purpose
+
+
+class Alone(kt.PairSampler):
+    """Returns one Pairs, not a list of them."""
+
+    def pairs(self, encoded: Sequence[kt.Encoded]) -> list[kt.Pairs]:
+        return kt.InBatch().pairs(encoded)[0]  # type: ignore[return-value]  # on purpose
+
+
+def test_what_an_authors_part_returns_is_checked() -> None:
+    with pytest.raises(
+        kt.InvalidValueError, match=r"Returns must return a kontrast.Loss, got Tensor; see Loss.over_rows"
+    ):
+        kt.Method(Counting(), sampler=kt.InBatch(), objective=Returns(torch.zeros(())))(_views())
+    with pytest.raises(kt.InvalidValueError, match=r"`pairs` of Alone must return a list of kontrast.Pairs, got Pairs"):
+        kt.Method(Counting(), sampler=Alone(), objective=InfoNCE())(_views())
+    with pytest.raises(kt.InvalidValueError, match=r"an augmenter must return a list of kontrast.View, got View"):
+        kt.Method(Counting(), sampler=kt.InBatch(), objective=InfoNCE())(_views()[0])
+
+
+def test_represent_changes_nothing() -> None:
+    norm = nn.BatchNorm1d(4)
+    method = kt.Method(norm, sampler=kt.InBatch(), objective=InfoNCE()).train()
+    before = norm.running_mean.clone() if norm.running_mean is not None else None
+    rows = method.represent(torch.randn(5, 4) + 3)
+    assert not rows.requires_grad
+    assert norm.training
+    assert before is not None
+    assert norm.running_mean is not None
+    assert torch.equal(norm.running_mean, before)
+    several = kt.Method({"a": Counting(), "b": Counting()}, sampler=kt.InBatch(), objective=InfoNCE())
+    with pytest.raises(kt.IncompatibleError, match=r"has several encoders; take one of `encoders`: \['a', 'b'\]"):
+        _ = several.encoder

@@ -1,6 +1,7 @@
 """A run: what it writes, what it repeats, what it refuses."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -135,8 +136,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_step() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"epochs": 0}, "`epochs` must be >= 1, got 0"),
-        ({"batch_size": 0}, "`batch_size` must be >= 1, got 0"),
+        ({"epochs": 0}, "`epochs` must be an integer >= 1, got 0"),
+        ({"batch_size": 0}, "`batch_size` must be an integer >= 1, got 0"),
         ({"batch_size": 1}, "`batch_size` must be >= 2 for this method, got 1"),
         ({"batch_size": 22}, r"`batch_size` must not exceed the number of samples \(21\), got 22"),
         ({"batch_size": 10, "drop_last": False}, "the last batch would hold 1 of 21 samples, fewer than the method"),
@@ -148,6 +149,112 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_step() -> None:
 def test_options_that_break_a_rule_are_named(options: dict[str, object], sentence: str) -> None:
     with pytest.raises(kt.KontrastError, match=sentence):
         _run(**options)
+
+
+class TwoTerms(kt.Objective):
+    """A loss whose second term outweighs the first, and may be NaN."""
+
+    def __init__(self, second: float) -> None:
+        super().__init__()
+        self.second = second
+
+    def forward(self, pairs: kt.Pairs) -> kt.Loss:
+        first = NTXent()(pairs)
+        return kt.Loss((*first.terms, kt.Term("second", pairs.anchors.sum() * 0 + self.second, 1.0, 10.0)))
+
+
+def test_the_logged_loss_is_the_whole_loss(tmp_path: Path) -> None:
+    method = _method(TwoTerms(5.0))
+    kt.Run(
+        method, _data(), augmenter=Jitter(), epochs=1, warmup_epochs=0, batch_size=8, out=tmp_path, observers=()
+    ).fit()
+    row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert row["second"] == 5
+    assert 50 < row["loss"] < 60
+    with pytest.raises(kt.NonFiniteLossError, match="got nan in step 0"):
+        kt.Run(
+            _method(TwoTerms(math.nan)),
+            _data(),
+            augmenter=Jitter(),
+            epochs=1,
+            warmup_epochs=0,
+            batch_size=8,
+            observers=(),
+        ).fit()
+
+
+def test_a_run_that_compares_nothing_says_so() -> None:
+    data = kt.ArrayData(_data().inputs, labels=torch.full((21,), -1))
+    method = kt.Method(nn.Linear(4, 3), sampler=kt.InBatch(match="labels"), objective=NTXent())
+    run = kt.Run(method, data, augmenter=Jitter(), epochs=1, warmup_epochs=0, batch_size=8, observers=())
+    with pytest.raises(kt.IncompatibleError, match="must compare something, and in step 0 no row had a positive"):
+        run.fit()
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_no_run(tmp_path: Path) -> None:
+    broken = kt.Run(
+        _method(), kt.ArrayData(torch.randn(9, 5)), augmenter=Jitter(), batch_size=8, out=tmp_path, observers=()
+    )
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        broken.fit()
+    assert not list(tmp_path.iterdir())
+    _run(out=tmp_path).fit()
+
+
+def test_training_mode_is_what_a_run_trains_in() -> None:
+    run = _run()
+    run.method.eval()
+    seen: list[bool] = []
+    run.method.register_forward_pre_hook(lambda module, _: seen.append(module.training))
+    run.fit()
+    assert seen
+    assert all(seen)
+    assert not run.method.training
+
+
+def test_plain_modules_and_tied_weights_are_saved_as_their_own_state(tmp_path: Path) -> None:
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    second.weight = first.weight
+    module = nn.Sequential(first, second)
+    method = kt.Method(module, sampler=kt.InBatch(), objective=NTXent())
+    kt.Run(
+        method, _data(), augmenter=Jitter(), epochs=1, warmup_epochs=0, batch_size=8, out=tmp_path, observers=()
+    ).fit()
+    loaded = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    kt.load_encoder(loaded, tmp_path)
+    assert torch.equal(loaded(_data().inputs), module(_data().inputs))
+    with pytest.raises(kt.InvalidValueError, match="`path` must be a finished run's folder or its safetensors file"):
+        kt.load_encoder(loaded, tmp_path / "nowhere")
+    (tmp_path / "junk.safetensors").write_text("junk")
+    with pytest.raises(kt.InvalidValueError, match=r"junk.safetensors must hold weights, got: "):
+        kt.load_encoder(loaded, tmp_path / "junk.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"method": nn.Linear(2, 2)}, "`method` must be a kontrast.Method, got Linear"),
+        ({"data": kt.Splits(_data())}, "`data` must be one part of a data set, got Splits; write data.train"),
+        ({"data": torch.ones(3)}, "`data` must have __len__ and batch"),
+        ({"augmenter": Jitter}, "`augmenter` must be a kontrast.Augmenter, an object, got <class"),
+        ({"observers": "progress"}, "`observers` must be a list of names or objects, got the string 'progress'"),
+        ({"epochs": 1.5}, "`epochs` must be an integer >= 1, got 1.5"),
+        ({"seed": 1 << 50}, "`seed` must be an integer in 0"),
+        ({"device": "cudda"}, "`device` must be auto, cpu or cuda, got 'cudda'"),
+        ({"out": "/proc/xx"}, "`out` must be a folder that can be made, got /proc/xx"),
+    ],
+)
+def test_parts_of_another_kind_are_named(options: dict[str, object], sentence: str) -> None:
+    settings = {
+        "method": _method(),
+        "data": _data(),
+        "augmenter": Jitter(),
+        "batch_size": 8,
+        "observers": (),
+        **options,
+    }
+    with pytest.raises(kt.KontrastError, match=sentence):
+        kt.Run(**settings)  # type: ignore[arg-type]
 
 
 def test_batch_norms_need_two_samples() -> None:

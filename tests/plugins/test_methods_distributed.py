@@ -1,6 +1,7 @@
 """Each method on 2 and 3 processes, uneven last batch included, against one process on the joined batch."""
 
 import functools
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,11 +13,21 @@ from kontrast.adapters import vision
 from kontrast.norm import sync_batch_norms
 from kontrast.plugins.byol import byol
 from kontrast.plugins.moco_v2 import moco_v2
+from kontrast.plugins.objectives import InfoNCE
 from kontrast.plugins.simclr import simclr
 from kontrast.plugins.vicreg import vicreg
 
-METHODS = {
+
+def _memory(encoder: kt.Encoder) -> kt.Method:
+    """A queue of both views that wraps: what it lets go must not depend on the number of processes."""
+    return kt.Method(
+        encoder, projector=kt.mlp(8, 6), sampler=kt.Queue(kt.InBatch("cross"), size=13), objective=InfoNCE()
+    )
+
+
+METHODS: dict[str, Callable[[kt.Encoder], kt.Method]] = {
     "byol": functools.partial(byol, hidden_size=12, projection_size=6, momentum=0.9),
+    "memory beside the batch": _memory,
     "moco-v2": functools.partial(moco_v2, projection_size=6, queue_size=13, momentum=0.9),
     "simclr": functools.partial(simclr, hidden_size=12, projection_size=6),
     "vicreg": functools.partial(vicreg, projection_size=6),

@@ -76,7 +76,7 @@ class Modes(kt.Observer):
 
     def run_started(self, progress: kt.Progress) -> None:
         self.method = progress.method
-        self.method.encoder().get_submodule("frozen").eval()
+        self.method.encoder.get_submodule("frozen").eval()
         self.seen: list[list[bool]] = [[part.training for part in self.method.modules()]]
 
     def epoch_ended(self, epoch: int, metrics: Any) -> None:
@@ -113,7 +113,7 @@ class Fixed(kt.Observer):
         self.method = progress.method
 
     def epoch_ended(self, epoch: int, metrics: Any) -> None:
-        self.found.append(knn(self.method.encoder(), TRAIN, TEST, k=5))
+        self.found.append(knn(self.method.encoder, TRAIN, TEST, k=5))
 
 
 def test_it_finds_what_evaluation_finds_and_says_it(tmp_path: Path) -> None:
