@@ -30,6 +30,8 @@ def train(seed: int, epochs: int, out: Path) -> dict[str, tuple[float, float]]:
     def embedded(by: torch.nn.Module | None) -> tuple[kt.evaluate.Representations, kt.evaluate.Representations]:
         return kt.evaluate.embed(by, moved_train), kt.evaluate.embed(by, moved_test)
 
+    raw = (kt.evaluate.embed(None, data.train), kt.evaluate.embed(None, data.test))
+    unmoved = {"(raw pixels, digits not moved)": (kt.evaluate.knn(raw, k=20), kt.evaluate.linear(raw))}
     stages = {"raw pixels": embedded(None), "untrained encoder": embedded(encoder)}
     run = kt.Run(
         method,
@@ -48,7 +50,8 @@ def train(seed: int, epochs: int, out: Path) -> dict[str, tuple[float, float]]:
         labels = stages["raw pixels"][1].labels
         assert labels is not None
         kt.embedding_picture(panels, labels, out / "embedding.png")
-    return {name: (kt.evaluate.knn(pair, k=20), kt.evaluate.linear(pair)) for name, pair in stages.items()}
+    moved = {name: (kt.evaluate.knn(pair, k=20), kt.evaluate.linear(pair)) for name, pair in stages.items()}
+    return {**unmoved, **moved}
 
 
 def main() -> None:
@@ -64,14 +67,14 @@ def main() -> None:
     results = [train(seed, options.epochs, options.out / f"seed-{seed}") for seed in options.seeds]
     if kt.rank() != 0:
         return
-    lines = [f"{'moved test digits, accuracy %':<30} {'kNN (k=20)':>12} {'linear':>12}"]
+    lines = [f"{'moved test digits, accuracy %':<32} {'kNN (k=20)':>12} {'linear':>12}"]
     for stage in results[0]:
         numbers = torch.tensor([result[stage] for result in results])
         cells = [
             f"{mean:.1f} +- {spread:.1f}" if len(results) > 1 else f"{mean:.1f}"
             for mean, spread in zip(numbers.mean(0).tolist(), numbers.std(0, correction=0).tolist(), strict=True)
         ]
-        lines.append(f"{stage:<30} {cells[0]:>12} {cells[1]:>12}")
+        lines.append(f"{stage:<32} {cells[0]:>12} {cells[1]:>12}")
     (options.out / "demo.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join([*lines, "", f"picture: {options.out / f'seed-{options.seeds[-1]}' / 'embedding.png'}"]))
 
