@@ -77,6 +77,8 @@ class Checkpoints:
         older = [other.name for other in self.paths() if other.name < path.name]
         remedy = f"remove it to resume from {older[-1]}" if older else "remove it to start anew"
         damaged = f"{path} must be a whole checkpoint, and is truncated or damaged; {remedy}"
+        if not path.is_file():
+            raise CheckpointError(f"{path} must be readable by every process, and is not here; share the run's folder")
         if not is_zipfile(path):  # asked first: torch takes another file for an old pickle
             raise CheckpointError(damaged)
         try:

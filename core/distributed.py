@@ -6,7 +6,7 @@ times its share, and DDP averages.
 
 import atexit
 import os
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -14,7 +14,10 @@ from torch import Tensor
 
 from .errors import InvalidValueError
 
-__all__ = ["all_gather", "all_sum", "join_processes", "rank", "row_counts", "world_size"]
+__all__ = ["all_gather", "all_sum", "broadcast_object", "join_processes", "rank", "row_counts", "world_size"]
+
+
+T = TypeVar("T")
 
 
 def join_processes(device: str = "auto") -> torch.device:
@@ -42,6 +45,15 @@ def join_processes(device: str = "auto") -> torch.device:
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
         atexit.register(_leave)
     return chosen
+
+
+def broadcast_object(value: T) -> T:
+    """Return what the first process calls this with, on every process."""
+    if world_size() == 1:
+        return value
+    answer = [value]
+    dist.broadcast_object_list(answer)
+    return answer[0]
 
 
 def _leave() -> None:

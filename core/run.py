@@ -15,7 +15,7 @@ from .augmenter import Augmenter
 from .checkpoint import Checkpoints
 from .data import Data
 from .diagnostics import CollapseWatch, diagnose
-from .distributed import join_processes, rank, world_size
+from .distributed import broadcast_object, join_processes, rank, world_size
 from .encoder import Encoder
 from .errors import IncompatibleError, InvalidValueError
 from .gradient import LargeBatch, StepModule, backward
@@ -242,7 +242,7 @@ class Run:
             if self._is_due(done) or (ends_epoch and not self.checkpoint_every) or signal or done == total:
                 self._save(done)
             if signal:
-                stop.leave(done, self.folder.path)
+                stop.leave(signal, done, self.folder.path)
 
     def _is_due(self, done: int) -> bool:
         return bool(self.checkpoint_every) and done % self.checkpoint_every == 0
@@ -304,13 +304,18 @@ class Run:
 
     def _open(self, *, resume: bool, any_world: bool) -> int:
         """Make or reopen the folder; return the step to begin with."""
-        saved = self.checkpoints.paths() if resume and self.checkpoints is not None else []
-        if not saved or self.checkpoints is None:
+        newest: str | None = None
+        if resume and self.checkpoints is not None:
+            saved = self.checkpoints.paths()
+            # The first process says which: another may see the folder a moment earlier or later.
+            newest = broadcast_object(saved[-1].name if saved else None)
+        if newest is None or self.checkpoints is None:
             self.folder.claim(replace_unstarted=resume)
             return 0
-        state = self.checkpoints.load(saved[-1])
+        path = self.checkpoints.folder / newest
+        state = self.checkpoints.load(path)
         start, self._seen = restore_state(
-            state, saved[-1], self.method, self.optimizer, self.augmenter, self._identity, any_world=any_world
+            state, path, self.method, self.optimizer, self.augmenter, self._identity, any_world=any_world
         )
         self.folder.reopen(start)
         return start

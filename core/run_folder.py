@@ -10,13 +10,12 @@ from typing import IO, Any
 from warnings import warn
 
 import torch
-import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .checkpoint import Checkpoints
-from .distributed import rank, world_size
+from .distributed import broadcast_object, rank, world_size
 from .encoder import unwrapped
 from .errors import IncompatibleError, InvalidValueError, RunFolderError
 from .method import Method
@@ -66,10 +65,7 @@ class RunFolder:
                     path.mkdir(parents=True, exist_ok=True)
                 except OSError as error:
                     refusal = f"`out` must be a folder that can be made, got {path}: {error.strerror}; choose another"
-        if world_size() > 1:  # all ranks leave together
-            answer = [refusal]
-            dist.broadcast_object_list(answer)
-            refusal = answer[0]
+        refusal = broadcast_object(refusal)  # all ranks leave together
         if refusal:
             raise RunFolderError(refusal)
         self._begun = False

@@ -47,13 +47,13 @@ class StopRequest:
         dist.all_reduce(number, dist.ReduceOp.MAX)
         return int(number)
 
-    def leave(self, step: int, folder: Path | None) -> NoReturn:
+    @staticmethod
+    def leave(number: int, step: int, folder: Path | None) -> NoReturn:
         """End the process with the status a shell expects, and say how to go on.
 
         Raises:
             SystemExit: with 128 + the signal's number.
         """
-        number = self._signal or signal.SIGTERM
         if rank() == 0:
             where = (
                 f"saved in {folder}; resume it to go on" if folder is not None else "without a folder nothing is saved"

@@ -251,6 +251,28 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     assert not (tmp_path / "encoder.safetensors").exists()
 
 
+class StopRank(Stop):
+    """Sends the signal to one rank alone."""
+
+    def step_ended(self, metrics: Mapping[str, float]) -> None:
+        if kt.rank() == 1:
+            super().step_ended(metrics)
+
+
+def _signalled(out: str) -> tuple[int, Any]:
+    with pytest.raises(SystemExit) as left:
+        _run(Path(out), log_every=1, observers=(StopRank(4, signal.SIGINT),)).fit()
+    resumed = _run(Path(out))
+    assert isinstance(resumed.fit()["loss"], float)
+    return resumed.start, left.value.code
+
+
+def test_all_ranks_leave_after_the_same_step_when_one_is_asked_to(tmp_path: Path, gloo: GlooPool) -> None:
+    assert gloo.run(2, _signalled, str(tmp_path)) == [(5, 130)] * 2
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(12))
+
+
 def _resumed(out: str, any_world: bool) -> int:
     run = _run(Path(out), any_world=any_world)
     run.fit()
