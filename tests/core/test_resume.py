@@ -306,8 +306,8 @@ _run(Path(sys.argv[1]), log_every=1, epochs=2000, warmup_epochs=1, observers=(Di
 def test_a_rank_that_dies_ends_the_others_and_is_named(tmp_path: Path) -> None:
     script = tmp_path / "rank.py"
     script.write_text(RANK)
-    torchrun = str(Path(sys.executable).parent / "torchrun")
-    command = [torchrun, "--nproc-per-node", "2", str(script), str(tmp_path / "out"), str(Path(__file__).parent)]
+    torchrun = (sys.executable, "-P", "-m", "torch.distributed.run")
+    command = [*torchrun, "--nproc-per-node", "2", str(script), str(tmp_path / "out"), str(Path(__file__).parent)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
     started = time.monotonic()
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)

@@ -12,14 +12,14 @@ def test_two_nodes_train_as_one_process_does(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torchrun = str(Path(sys.executable).parent / "torchrun")
+    torchrun = (sys.executable, "-P", "-m", "torch.distributed.run")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     options = ["-m", "kontrast", "train", "simclr", "--epochs", "1", "--batch_size", "400", "--encoder.width", "4"]
 
     def node(rank: int) -> subprocess.Popen[str]:
         where = ["--nnodes", "2", "--node-rank", str(rank), "--nproc-per-node", "1"]
         meet = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "test"]
-        command = [torchrun, *where, *meet, *options, "--out", str(tmp_path / "two")]
+        command = [*torchrun, *where, *meet, *options, "--out", str(tmp_path / "two")]
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     nodes = [node(0), node(1)]

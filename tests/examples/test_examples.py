@@ -48,9 +48,9 @@ def test_the_demo_wins_clearly(tmp_path: Path) -> None:
 
 
 def test_the_same_script_under_torchrun_gives_one_table(tmp_path: Path) -> None:
-    torchrun = str(Path(sys.executable).parent / "torchrun")
+    torchrun = (sys.executable, "-P", "-m", "torch.distributed.run")
     script = str(EXAMPLES / "simclr.py")
-    output = _run(tmp_path, torchrun, "--nproc-per-node", "2", script, "--epochs", "2", "--out", "demo")
+    output = _run(tmp_path, *torchrun, "--nproc-per-node", "2", script, "--epochs", "2", "--out", "demo")
     assert output.count("trained encoder") == 2  # untrained and trained, once each
     rows = (tmp_path / "demo" / "seed-0" / "metrics.jsonl").read_text().splitlines()
     assert len(rows) == 2 * (1297 // 256)
