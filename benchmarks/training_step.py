@@ -20,7 +20,7 @@ import kontrast as kt
 from kontrast.adapters import vision
 from kontrast.plugins.objectives import NTXent
 
-STEPS, BATCH, TRIALS, TEMPERATURE = 30, 128, 4, 0.5
+STEPS, BATCH, TRIALS, TEMPERATURE = 12, 128, 6, 0.5
 
 
 def parts() -> tuple[kt.Encoder, nn.Sequential]:

@@ -5,7 +5,7 @@ import pickle
 import re
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, is_zipfile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
 
@@ -35,6 +35,7 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = 2) -> None:
         self.folder = folder
         self.keep = keep
+        self._proven = False
 
     def save(self, step: int, state: dict[str, Any]) -> Path:
         """Write the state after `step` steps and remove what is older than the newest `keep`.
@@ -52,7 +53,16 @@ class Checkpoints:
                 torch.save({"format": _FORMAT, "version": VERSION, **state}, handle)
                 handle.flush()
                 os.fsync(handle.fileno())
+            if not self._proven:  # what could not be read back is found out now, not after a week
+                _read(aside)
+                self._proven = True
             aside.replace(path)
+        except pickle.UnpicklingError as error:
+            aside.unlink(missing_ok=True)
+            raise CheckpointError(
+                "the state of every part must be tensors and plain values (numbers, strings, lists, dicts), or a "
+                f"checkpoint could not be loaded without running code; found: {' '.join(str(error).split())[:300]}"
+            ) from error
         except RuntimeError as error:  # torch's writer reports a full disk so
             aside.unlink(missing_ok=True)
             raise OSError(f"{path} could not be written: {error}") from error
@@ -82,23 +92,37 @@ class Checkpoints:
         if not is_zipfile(path):  # asked first: torch takes another file for an old pickle
             raise CheckpointError(damaged)
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with ZipFile(path) as archive:
+                if archive.testzip() is not None:  # torch does not look at the checksums it writes
+                    raise CheckpointError(damaged)
+            state = _read(path)
         except pickle.UnpicklingError as error:
             raise CheckpointError(
                 f"{path} holds objects that only running code could restore, which is refused; {remedy}"
             ) from error
+        except CheckpointError:
+            raise
         except (RuntimeError, EOFError, BadZipFile, ValueError, KeyError) as error:
             raise CheckpointError(damaged) from error
         if not isinstance(state, dict) or state.get("format") != _FORMAT:
             raise CheckpointError(
                 f"{path} must be a checkpoint of kontrast, and was written by something else; {remedy}"
             )
-        if state["version"] != VERSION:
+        if state.get("version") != VERSION:
             raise CheckpointError(
-                f"{path} must be a checkpoint of version {VERSION}, got version {state['version']}; "
+                f"{path} must be a checkpoint of version {VERSION}, got version {state.get('version')}; "
                 "resume with the kontrast that wrote it"
             )
+        missing = sorted(
+            {"step", "method", "optimizer", "augmenter", "generators", "totals", "identity"} - state.keys()
+        )
+        if missing:
+            raise CheckpointError(f"{path} must be a whole checkpoint, and lacks {', '.join(missing)}; {remedy}")
         return state
+
+
+def _read(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _sync(folder: Path) -> None:

@@ -44,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KontrastError as error:
-        if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks for all
-            sys.stderr.write(f"kontrast: {error}\n")
+        rank = os.environ.get("RANK", "0")
+        sys.stderr.write(f"kontrast: {error}\n" if rank == "0" else f"kontrast, rank {rank}: {error}\n")
         return 2
 
 

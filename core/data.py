@@ -28,7 +28,10 @@ class Data(Protocol):
         ...
 
     def batch(self, indices: Tensor) -> Batch:
-        """Return the samples at `indices`, int64 [B] in 0..N-1; the ids of a sample never change."""
+        """Return the samples at `indices`, int64 [B] in 0..N-1; the ids of a sample never change.
+
+        It must draw no random numbers: batches are loaded ahead, and a resume loads them again.
+        """
         ...
 
 

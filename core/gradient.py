@@ -110,7 +110,8 @@ def _cached(
 
         with _no_sync(step, not last), precision():
             value: Tensor = step(surrogate)
-            value.backward()
+            if value.requires_grad:  # a frozen encoder has nothing to pass on
+                value.backward()
     set_random_state(after)
     return replace(reduced, backward=reduced.backward.detach()), [view.detach() for view in leaves]
 

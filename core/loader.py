@@ -112,7 +112,7 @@ def micro_batches(
         num_workers=workers,
         pin_memory=device.type == "cuda",
         # Without one of its own it draws from the global generator when it starts, and a resume would shift dropout.
-        generator=torch.Generator(),
+        generator=torch.Generator().manual_seed(plan.seed * 1_000_003 + start),
     )
     ahead: tuple[MicroBatch, Batch | list[View]] | None = None
     # One ahead: the copy to a GPU runs while the step before it computes.

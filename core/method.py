@@ -106,6 +106,10 @@ class Method(nn.Module):
         self.similarity = Cosine() if similarity is None else similarity
         self.joint_forward = joint_forward
 
+    def extra_repr(self) -> str:
+        """Show what is no module."""
+        return f"target={self.target!r}, joint_forward={self.joint_forward}"
+
     def exchange(self, *, sampler: PairSampler | None = None, objective: Objective | None = None) -> None:
         """Put another sampler or objective in the place of the method's own.
 

@@ -26,9 +26,9 @@ from .observer import Observer, Observers, Progress
 from .optim import AdamW, OptimizerSettings, learning_rate_factor
 from .records import ObserverRecord
 from .registry import get_record
-from .run_checks import check_batch, check_parts, check_seed, warn_of_inexact_caching
+from .run_checks import check_batch, check_micro_batches, check_parts, check_seed, warn_of_inexact_caching
 from .run_folder import RunFolder
-from .run_state import collect_state, restore_state
+from .run_state import collect_state, restore_state, seed_generators
 from .stopping import StopRequest
 from .values import View
 
@@ -147,6 +147,7 @@ class Run:
         self.augmenter = augmenter.to(self.device)
         self.large_batch: LargeBatch = large_batch
         self.precision, self.compile, self.workers = precision, compile, workers
+        self.sync_batchnorm = sync_batchnorm
         self.log_every, self.diagnose_every, self.checkpoint_every = log_every, diagnose_every, checkpoint_every
         self.plan = Plan(
             len(data), epochs, batch_size, micro_batch_size, seed, drop_last, world=world_size(), rank=rank()
@@ -154,6 +155,7 @@ class Run:
         check_batch(self.method, self.plan)
         if micro_batch_size and large_batch == "cache":
             warn_of_inexact_caching(self.method, micro_batch_size)
+        check_micro_batches(self.method, self.plan, large_batch)
         self.warmup_steps = round(warmup * self.plan.steps_per_epoch)
         described = self._described(settings, warmup)  # before batch norms change their class with the world
         if sync_batchnorm and world_size() > 1:
@@ -162,7 +164,7 @@ class Run:
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.folder = RunFolder(out, described if config is None else dict(config))
         self.checkpoints = None if out is None else Checkpoints(Path(out) / "checkpoints", keep_checkpoints)
-        self._seen: list[dict[str, float]] = []
+        self._totals: dict[str, list[float]] = {}  # of the epoch so far: metric -> [sum, count]
         self._identity = described
         self.start = self._open(resume=resume == "auto", any_world=any_world)
         made = [get_record(ObserverRecord, one).load()() if isinstance(one, str) else one for one in observers]
@@ -179,7 +181,7 @@ class Run:
         SIGTERM and SIGINT save a checkpoint and leave with status 128 + signal.
         """
         if not self.start:
-            torch.manual_seed(self.plan.seed * 1_000_003 + rank())  # dropout alone; each rank has its own
+            seed_generators(self.plan.seed * 1_000_003 + rank())  # dropout, mostly; each rank has its own
         self.method.train()
         step: nn.Module = StepModule(self.method)
         if self.compile:
@@ -208,9 +210,8 @@ class Run:
             error = raised
             raise
         finally:
-            self.folder.close()
             self._observers.call("run_ended", error)
-        return _means(self._seen)
+        return _means(self._totals)
 
     def _steps(self, step: nn.Module, stop: StopRequest) -> None:
         per_epoch, total = self.plan.steps_per_epoch, self.plan.epochs * self.plan.steps_per_epoch
@@ -224,25 +225,27 @@ class Run:
             parts.append((part, views))
             if not part.last:
                 continue
-            number = part.step
-            about, metrics = self._step(step, parts, number, total)
-            waiting.append(({"step": number, "epoch": part.epoch, **about}, metrics))
+            if part.step % per_epoch == 0:
+                self._totals = {}
+            about, metrics = self._step(step, parts, part.step, total)
+            waiting.append(({"step": part.step, "epoch": part.epoch, **about}, metrics))
             parts = []
-            done = number + 1
+            done = part.step + 1
             ends_epoch = done % per_epoch == 0
-            if not ends_epoch and done % self.log_every and not self._is_due(done):
+            signal = stop.agreed(done, at_most=self.log_every, device=self.device)
+            if not (signal or ends_epoch or done % self.log_every == 0 or self._is_due(done)):
                 continue
             rows = self._flush(waiting)
             waiting = []
-            self._seen = [*(row for row in self._seen if row["epoch"] == part.epoch), *rows]
             watch.look(rows)
             if ends_epoch:
-                self._observers.call("epoch_ended", part.epoch, _means(self._seen))
-            signal = stop.agreed(self.device)
+                self._observers.call("epoch_ended", part.epoch, _means(self._totals))
+            saved = True
             if self._is_due(done) or (ends_epoch and not self.checkpoint_every) or signal or done == total:
-                self._save(done)
+                saved = self._save(done)
+            self.start = done
             if signal:
-                stop.leave(signal, done, self.folder.path)
+                stop.leave(signal, done, self.folder.path if saved else None)
 
     def _is_due(self, done: int) -> bool:
         return bool(self.checkpoint_every) and done % self.checkpoint_every == 0
@@ -275,6 +278,11 @@ class Run:
         rows: list[dict[str, float]] = [{**about, **{name: next(values) for name in own}} for about, own in waiting]
         for row in rows:
             self.folder.log(row)
+            for name, value in row.items():
+                if name not in ("step", "epoch", "learning_rate"):
+                    total = self._totals.setdefault(name, [0.0, 0.0])
+                    total[0] += value
+                    total[1] += 1
             self._observers.call("step_ended", row)
             if not row["rows"]:
                 raise IncompatibleError(
@@ -290,17 +298,18 @@ class Run:
                 )
         return rows
 
-    def _save(self, done: int) -> None:
+    def _save(self, done: int) -> bool:
+        """Save a checkpoint; return whether there is one now."""
         weights = [parameter.isfinite().all() for parameter in self.method.parameters()]
         if not torch.stack(weights).all():
             raise NonFiniteLossError(
                 f"weights must be finite to be saved, and after step {done} some are not; the checkpoints before it "
                 "are whole; lower the learning rate, or look for such values in the data"
             )
-        state = collect_state(self.method, self.optimizer, self.augmenter, self._identity, done, self._seen)
-        if rank() == 0 and self.checkpoints is not None:
-            self.folder.sync()
-            self.folder.save_checkpoint(self.checkpoints, done, state)
+        state = collect_state(self.method, self.optimizer, self.augmenter, self._identity, done, self._totals)
+        if self.checkpoints is None:
+            return False
+        return rank() != 0 or self.folder.save_checkpoint(self.checkpoints, done, state)
 
     def _open(self, *, resume: bool, any_world: bool) -> int:
         """Make or reopen the folder; return the step to begin with."""
@@ -314,7 +323,7 @@ class Run:
             return 0
         path = self.checkpoints.folder / newest
         state = self.checkpoints.load(path)
-        start, self._seen = restore_state(
+        start, self._totals = restore_state(
             state, path, self.method, self.optimizer, self.augmenter, self._identity, any_world=any_world
         )
         self.folder.reopen(start)
@@ -335,6 +344,7 @@ class Run:
             "seed": self.plan.seed,
             "drop_last": self.plan.drop_last,
             "precision": self.precision,
+            "sync_batchnorm": self.sync_batchnorm,
         }
 
 
@@ -346,8 +356,5 @@ _NO_BUFFER_BROADCAST: dict[str, Any] = (
 )
 
 
-def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the mean of each metric over the rows that have it."""
-    names = dict.fromkeys(name for row in rows for name in row if name not in ("step", "epoch", "learning_rate"))
-    values = {name: [row[name] for row in rows if name in row] for name in names}
-    return {name: sum(own) / len(own) for name, own in values.items()}
+def _means(totals: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    return {name: total / count for name, (total, count) in totals.items()}

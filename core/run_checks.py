@@ -11,7 +11,14 @@ from .errors import InvalidValueError
 from .loader import Plan
 from .method import Method
 
-__all__ = ["InexactWarning", "check_batch", "check_parts", "check_seed", "warn_of_inexact_caching"]
+__all__ = [
+    "InexactWarning",
+    "check_batch",
+    "check_micro_batches",
+    "check_parts",
+    "check_seed",
+    "warn_of_inexact_caching",
+]
 
 
 class InexactWarning(UserWarning):
@@ -79,6 +86,28 @@ def check_batch(method: Method, plan: Plan) -> None:
         raise InvalidValueError(
             "this method has batch norms, which need 2 samples in a batch, and a batch would hold 1; "
             f"{'use a larger batch_size' if size == 1 else 'set drop_last=True'}"
+        )
+
+
+def check_micro_batches(method: Method, plan: Plan, large_batch: str) -> None:
+    """Refuse micro-batches that are too small to be scored, or normalised, by themselves.
+
+    Raises:
+        InvalidValueError: says how large they must be.
+    """
+    if not plan.micro_batch_size:
+        return
+    count = -(-plan.batch_size // (plan.world * plan.micro_batch_size))
+    smallest = plan.batch_size // plan.world // count  # samples of one process
+    if large_batch == "accumulate" and smallest * plan.world < method.min_batch:
+        raise InvalidValueError(
+            f"`micro_batch_size` must leave {method.min_batch} samples to compare when gradients are accumulated, and "
+            f"the smallest micro-batch would hold {smallest * plan.world}; make it larger, or take large_batch='cache'"
+        )
+    if smallest < 2 and _has_batch_norm(method):
+        raise InvalidValueError(
+            "`micro_batch_size` must leave 2 samples to the batch norms, and the smallest micro-batch would hold "
+            f"{smallest}; make it larger"
         )
 
 

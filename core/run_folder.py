@@ -1,18 +1,19 @@
 """The folder a run writes: config.json, environment.json, metrics.jsonl, and the encoders as safetensors."""
 
 import json
+import math
 import os
 import platform
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from warnings import warn
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from .checkpoint import Checkpoints
 from .distributed import broadcast_object, rank, world_size
@@ -38,7 +39,8 @@ class RunFolder:
     def __init__(self, out: str | Path | None, config: dict[str, Any]) -> None:
         self.path = None if out is None else Path(out)
         self._config = config
-        self._metrics: IO[str] | None = None
+        self._unwritten = ""
+        self._warned = False
         self._begun = True
 
     def claim(self, *, replace_unstarted: bool = False) -> None:
@@ -55,7 +57,8 @@ class RunFolder:
             return
         refusal = ""
         if rank() == 0:
-            if (path / "config.json").exists() and not replace_unstarted:
+            finished = any(path.glob("encoder*.safetensors"))
+            if (path / "config.json").exists() and (finished or not replace_unstarted):
                 refusal = (
                     f"`out` must be a folder without a run, and {path} holds one; choose another, remove it, "
                     "or resume it (resume='auto', --resume auto)"
@@ -99,17 +102,52 @@ class RunFolder:
             kept.append(line + "\n")
         aside = file.with_suffix(".part")
         aside.write_text("".join(kept), encoding="utf-8")
+        _sync_file(aside)
         aside.replace(file)
+        if len(kept) < step:
+            warn(
+                f"{file} holds {len(kept)} of the {step} steps that are done; what is missing cannot be restored",
+                CheckpointWarning,
+                stacklevel=2,
+            )
 
-    def sync(self) -> None:
-        """Have the metrics on disk before a checkpoint that counts on them."""
-        if self._metrics is not None:
-            self._metrics.flush()
-            os.fsync(self._metrics.fileno())
-
-    def save_checkpoint(self, checkpoints: Checkpoints, step: int, state: dict[str, Any]) -> None:
-        """Save, and where the disk refuses say so and go on: the checkpoint before it is whole."""
+    def log(self, row: dict[str, float]) -> None:
+        """Append one step's metrics as a line of JSON; what a full disk refuses is kept and tried again."""
+        if self.path is None or rank() != 0:
+            return
+        finite = {name: value if math.isfinite(value) else None for name, value in row.items()}  # JSON has no NaN
+        self._unwritten += json.dumps(finite) + "\n"
         try:
+            if not self._begun:
+                self._begin(self.path)
+            self._write(self.path / "metrics.jsonl")
+        except OSError as error:
+            if not self._warned:
+                self._warned = True
+                warn(
+                    f"metrics could not be written ({error}); they are kept and tried again; make room on the disk",
+                    CheckpointWarning,
+                    stacklevel=2,
+                )
+
+    def _write(self, file: Path) -> None:
+        handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            data = self._unwritten.encode()
+            written = os.write(handle, data)
+            self._unwritten = data[written:].decode()
+        finally:
+            os.close(handle)
+
+    def save_checkpoint(self, checkpoints: Checkpoints, step: int, state: dict[str, Any]) -> bool:
+        """Save, and where the disk refuses say so and go on: the checkpoint before it is whole.
+
+        Returns:
+            Whether it was saved.
+        """
+        try:
+            if self.path is not None:
+                _sync_file(self.path / "metrics.jsonl")  # a checkpoint counts on the metrics before it
             checkpoints.save(step, state)
         except OSError as error:
             left = checkpoints.paths()
@@ -119,17 +157,8 @@ class RunFolder:
                 CheckpointWarning,
                 stacklevel=2,
             )
-
-    def log(self, row: dict[str, float]) -> None:
-        """Append one step's metrics as a line of JSON."""
-        if self.path is None or rank() != 0:
-            return
-        if not self._begun:
-            self._begin(self.path)
-        if self._metrics is None:
-            self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
-        self._metrics.write(json.dumps(row) + "\n")
-        self._metrics.flush()
+            return False
+        return True
 
     def save_encoders(self, method: Method) -> None:
         """Write encoder.safetensors, or with several towers encoder-NAME.safetensors each."""
@@ -138,16 +167,22 @@ class RunFolder:
         for name, encoder in method.encoders.items():
             file = "encoder.safetensors" if len(method.encoders) == 1 else f"encoder-{name}.safetensors"
             weights = unwrapped(encoder).state_dict()  # as the user's own module names them
-            # Cloned, since the format refuses tensors that share memory (tied weights).
-            save_file(
-                {key: value.detach().cpu().contiguous().clone() for key, value in weights.items()}, self.path / file
-            )
-
-    def close(self) -> None:
-        """Close the metrics file."""
-        if self._metrics is not None:
-            self._metrics.close()
-            self._metrics = None
+            # Tensors alone: the format holds no other state. Cloned: it refuses tensors that share memory (tied ones).
+            tensors = {
+                key: value.detach().cpu().contiguous().clone()
+                for key, value in weights.items()
+                if isinstance(value, Tensor)
+            }
+            aside = self.path / f"{file}.part"
+            try:
+                save_file(tensors, aside)
+                _sync_file(aside)
+                aside.replace(self.path / file)
+            except (OSError, SafetensorError) as error:
+                aside.unlink(missing_ok=True)
+                raise RunFolderError(
+                    f"the encoder could not be written to {self.path / file} ({error}); make room and resume the run"
+                ) from error
 
 
 def load_encoder(encoder: nn.Module, path: str | Path) -> nn.Module:
@@ -172,7 +207,7 @@ def load_encoder(encoder: nn.Module, path: str | Path) -> nn.Module:
         saved = load_file(file)
     except (OSError, SafetensorError) as error:
         raise InvalidValueError(f"{file} must hold weights, got: {error}") from error
-    own = unwrapped(encoder).state_dict()
+    own = {key: value for key, value in unwrapped(encoder).state_dict().items() if isinstance(value, Tensor)}
     wrong = sorted(
         name
         for name in saved.keys() | own.keys()
@@ -183,9 +218,19 @@ def load_encoder(encoder: nn.Module, path: str | Path) -> nn.Module:
             f"{file} holds another encoder than {type(encoder).__name__}: "
             f"{', '.join(wrong[:5])}{' ...' if len(wrong) > 5 else ''} differ; make the encoder as for the run"
         )
-    unwrapped(encoder).load_state_dict(saved)
+    unwrapped(encoder).load_state_dict(saved, strict=False)  # compared above, but for state that is no tensor
     return encoder.eval()
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def _sync_file(path: Path) -> None:
+    """Have a file on disk, if it is there."""
+    if path.exists():
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,5 +1,6 @@
 """Everything a run must hold to go on as if it had not stopped, as one dictionary of tensors and plain values."""
 
+import itertools
 import random
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -18,7 +19,7 @@ from .gradient import random_state, set_random_state
 from .method import Method
 from .run_checks import InexactWarning
 
-__all__ = ["collect_state", "restore_state"]
+__all__ = ["collect_state", "restore_state", "seed_generators"]
 
 
 def collect_state(
@@ -27,7 +28,7 @@ def collect_state(
     augmenter: Augmenter,
     identity: Mapping[str, Any],
     step: int,
-    seen: list[dict[str, float]],
+    totals: dict[str, list[float]],
 ) -> dict[str, Any]:
     """Return the state after `step` steps. Every rank must call it: each adds the state of its generators.
 
@@ -37,7 +38,7 @@ def collect_state(
         augmenter: its state, if it has any.
         identity: what the run is; another run's checkpoint is refused by it.
         step: the number of steps done, which places data order and schedules too.
-        seen: the metrics of the epoch so far.
+        totals: the metrics of the epoch so far, [sum, count] each.
     """
     generators: list[Any] = [_generators()]
     if world_size() > 1:
@@ -49,7 +50,7 @@ def collect_state(
         "optimizer": optimizer.state_dict(),
         "augmenter": augmenter.state_dict(),
         "generators": generators,
-        "seen": seen,
+        "totals": totals,
         "identity": dict(identity),
         "versions": {name: version(name) for name in ("kontrast", "numpy", "torch")},
     }
@@ -64,7 +65,7 @@ def restore_state(
     identity: Mapping[str, Any],
     *,
     any_world: bool,
-) -> tuple[int, list[dict[str, float]]]:
+) -> tuple[int, dict[str, list[float]]]:
     """Put a saved state back; return the number of steps done and the metrics of the epoch so far.
 
     Raises:
@@ -74,10 +75,8 @@ def restore_state(
         name for name in {*identity, *state["identity"]} if identity.get(name) != state["identity"].get(name)
     )
     if differing:
-        examples = "; ".join(
-            f"{name} was {_short(state['identity'].get(name))} and is {_short(identity.get(name))}"
-            for name in differing
-        )
+        pairs = {name: _differing(state["identity"].get(name), identity.get(name)) for name in differing}
+        examples = "; ".join(f"{name} was {was} and is {now}" for name, (was, now) in pairs.items())
         raise CheckpointError(
             f"{path} must be a checkpoint of this run, and differs in {examples}; "
             "resume with the settings it was started with, or start another run"
@@ -90,8 +89,9 @@ def restore_state(
                 "start as many, or allow another number (any_world=True, --any_world true)"
             )
         warn(
-            f"resuming a run of {saved_world} processes with {world_size()}: order of samples, augmentation and "
-            "negatives stay the same; dropout draws other numbers, and sums are rounded otherwise",
+            f"resuming a run of {saved_world} processes with {world_size()}: order of samples and augmentation stay "
+            "the same, and so do negatives, but for those of accumulated micro-batches; dropout draws other "
+            "numbers, and sums are rounded otherwise",
             InexactWarning,
             stacklevel=3,
         )
@@ -101,8 +101,15 @@ def restore_state(
     if rank() < saved_world:
         _set_generators(state["generators"][rank()])
     else:
-        torch.manual_seed(state["step"] * 1_000_003 + rank())
-    return int(state["step"]), list(state["seen"])
+        seed_generators(state["step"] * 1_000_003 + rank())
+    return int(state["step"]), dict(state["totals"])
+
+
+def seed_generators(seed: int) -> None:
+    """Seed every generator that an encoder or a third party's augmenter may draw from."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % (1 << 32))
+    random.seed(seed)
 
 
 def _generators() -> dict[str, Any]:
@@ -122,6 +129,9 @@ def _set_generators(state: dict[str, Any]) -> None:
     random.setstate(state["python"])
 
 
-def _short(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def _differing(before: Any, now: Any) -> tuple[str, str]:
+    """Return the first lines in which two descriptions differ, short enough for a sentence."""
+    lines = itertools.zip_longest(str(before).splitlines(), str(now).splitlines(), fillvalue="")
+    first = next((pair for pair in lines if pair[0] != pair[1]), ("", ""))
+    was, is_ = (" ".join(line.split()) for line in first)
+    return was[:80] or "nothing", is_[:80] or "nothing"

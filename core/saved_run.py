@@ -76,7 +76,7 @@ def open_run(folder: str | Path) -> SavedRun:
     if not (path / "encoder.safetensors").exists():
         raise IncompatibleError(
             f"{path} must hold encoder.safetensors, which a run writes when it ends, and does not; let it end, or go "
-            "on with it by kontrast train ... --resume true"
+            "on with it by kontrast train ... --resume auto"
         )
     adapter = get_record(AdapterRecord, str(names["adapter"])).load()()
     if not isinstance(adapter, Adapter):

@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
@@ -21,6 +22,8 @@ class StopRequest:
     def __init__(self) -> None:
         self._signal = 0
         self._before: dict[int, Any] = {}
+        self._ask_at = 0
+        self._asked, self._asked_at = time.monotonic(), 0
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
@@ -39,12 +42,28 @@ class StopRequest:
             raise KeyboardInterrupt
         self._signal = number
 
-    def agreed(self, device: torch.device) -> int:
-        """Return the signal that any process was sent, 0 if none was: all of them stop after the same step."""
+    def agreed(self, done: int, *, at_most: int, device: torch.device) -> int:
+        """Return the signal that any process was sent, 0 if none was: all of them stop after the same step.
+
+        Several processes ask each other about once a second: a scheduler gives little time before it kills.
+
+        Args:
+            done: number of steps done.
+            at_most: steps between two questions, however fast they are.
+            device: for the question.
+        """
         if world_size() == 1:
             return self._signal
-        number = torch.tensor(self._signal, device=device)
-        dist.all_reduce(number, dist.ReduceOp.MAX)
+        if done < self._ask_at:
+            return 0
+        now = time.monotonic()
+        seconds = (now - self._asked) / max(1, done - self._asked_at)
+        answer = torch.tensor([float(self._signal), seconds], dtype=torch.float64, device=device)
+        dist.all_reduce(answer, dist.ReduceOp.MAX)
+        number, slowest = answer.tolist()
+        # The slowest rank's pace is known to all now, so that all ask again after the same step.
+        self._ask_at = done + max(1, min(at_most, int(1 / max(slowest, 1e-9))))
+        self._asked, self._asked_at = now, done
         return int(number)
 
     @staticmethod
@@ -55,8 +74,6 @@ class StopRequest:
             SystemExit: with 128 + the signal's number.
         """
         if rank() == 0:
-            where = (
-                f"saved in {folder}; resume it to go on" if folder is not None else "without a folder nothing is saved"
-            )
+            where = f"saved in {folder}; resume it to go on" if folder is not None else "nothing could be saved"
             sys.stderr.write(f"kontrast: {signal.Signals(number).name} after step {step}; {where}\n")
         raise SystemExit(128 + number)

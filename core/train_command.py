@@ -55,15 +55,18 @@ def train(given: list[str]) -> int:
     augmenter_factory = _of_adapter(AugmenterRecord, names.chosen["augmenter"], names.chosen["adapter"])
     splits: Splits[Data] | None = None if names.wants == "help" else adapter.load(names.chosen["data"])
     about = {} if splits is None else splits.about  # what the data say of channels or size is a default
-    probe = _probe(method_factory)
     factories = {
         "method": Factory(method_factory, frozenset({"encoder"})),
         "encoder": Factory(encoder_factory, defaults=about),
         "augmenter": Factory(augmenter_factory, defaults=about),
         "optimizer": Factory(OPTIMIZERS[names.chosen["optimizer"]]),
-        **_own_parts(names, probe),
+        **_own_parts(names, _probe(method_factory)),
     }
     options = parse(names, factories)
+    if names.wants != "help":
+        # Sampler and objective as this method has them, its own options taken: what differs from that was asked for.
+        factories |= _own_parts(names, _probe(method_factory, **vars(options["method"])))
+        options = parse(names, factories)
     parts: dict[str, dict[str, Any]] = {
         part: dict(vars(options[part])) if part in options else {} for part in factories
     }
@@ -83,7 +86,7 @@ def train(given: list[str]) -> int:
             f"the factories of `{names.chosen['method']}` and `{names.chosen['augmenter']}` must return a "
             f"kontrast.Method and a kontrast.Augmenter, got {type(method).__name__} and {type(augmenter).__name__}"
         )
-    _exchange(method, probe, names, factories, parts)
+    _exchange(method, names, factories, parts)
     observers = [name for name in run_options.pop("observers").split(",") if name]
     optimizer = factories["optimizer"].make(**parts["optimizer"])
     run = Run(
@@ -110,10 +113,10 @@ class _AnySize(Encoder):
         return inputs
 
 
-def _probe(method_factory: Any) -> Method:
-    """Return the method with its defaults, without memory for its weights: to ask what it is made of."""
+def _probe(method_factory: Any, **options: Any) -> Method:
+    """Return the method without memory for its weights: to ask what it is made of."""
     with torch.device("meta"):
-        probe = method_factory(_AnySize())
+        probe = method_factory(_AnySize(), **options)
     if not isinstance(probe, Method):
         raise InvalidValueError(f"a method's factory must return a kontrast.Method, got {type(probe).__name__}")
     return probe
@@ -146,9 +149,7 @@ def _modules(make: Any) -> frozenset[str]:
     )
 
 
-def _exchange(
-    method: Method, probe: Method, names: Names, factories: dict[str, Factory], parts: dict[str, dict[str, Any]]
-) -> None:
+def _exchange(method: Method, names: Names, factories: dict[str, Factory], parts: dict[str, dict[str, Any]]) -> None:
     """Put the sampler and objective that were asked for in the place of the method's own."""
     sampler = objective = None
     if "sampler" in names.chosen or names.inner or parts.get("sampler", {}) != _settings(factories, "sampler"):
@@ -156,7 +157,7 @@ def _exchange(
         if "inner" in parameters(factories["sampler"].make):
             # A sampler that is named goes around the method's own; else it is the method's own with other settings.
             inner: Any = method.sampler if "sampler" in names.chosen else getattr(method.sampler, "inner", None)
-            more = {"inner": get_record(SamplerRecord, names.inner).load()() if names.inner else inner}
+            more = {"inner": _innermost(names.inner) if names.inner else inner}
         elif names.inner:
             raise IncompatibleError(
                 f"`--sampler.inner` is for a sampler that wraps another, got {type(method.sampler).__name__}"
@@ -171,6 +172,13 @@ def _exchange(
             raise InvalidValueError(f"an objective's factory must return a kontrast.Objective, got {built!r}")
         objective = built
     method.exchange(sampler=sampler, objective=objective)
+
+
+def _innermost(name: str) -> Any:
+    make = get_record(SamplerRecord, name).load()
+    if "inner" in parameters(make):
+        raise IncompatibleError(f"`--sampler.inner` must name a sampler that wraps none, got `{name}`; take in-batch")
+    return make()
 
 
 def _settings(factories: dict[str, Factory], part: str) -> dict[str, Any]:

@@ -144,7 +144,8 @@ def _sentence(error: Exception) -> str:
     if wrong is None:
         return text
     kind = re.sub(r"<class '(\w+)'>", r"\1", wrong[2])
-    return f"`--{wrong[1]}` must be of type {kind}, got {wrong[3]}"
+    kind = re.sub(r"typing\.Literal\[(.*?)\]", lambda found: "one of " + found[1].replace("'", ""), kind)
+    return f"`--{wrong[1]}` must be {'' if kind.startswith('one of') else 'of type '}{kind}, got {wrong[3]}"
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -162,8 +163,6 @@ def _from_config(names: Names, known: Sequence[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in names.config.items():
         if key in CHOICES:
-            if not isinstance(value, dict):
-                raise InvalidValueError(f"`{key}` in the config file must be a mapping with a name, got {value!r}")
             if value.get("name", names.chosen.get(key)) == names.chosen.get(key):
                 entries = {n: v for n, v in value.items() if n != "name" and (key, n) != ("sampler", "inner")}
                 values |= {f"{key}.{name}": entry for name, entry in entries.items()}

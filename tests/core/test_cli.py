@@ -95,6 +95,11 @@ def test_train_writes_a_run_with_what_was_asked(tmp_path: Path, capsys: pytest.C
         ("simclr --out x --sampler positives", "NTXent needs negatives, and the sampler Positives gives none"),
         ("simclr --out x --sampler.inner positives", "`--sampler.inner` is for a sampler that wraps another"),
         ("simclr --out x --config nowhere.json", "`--config` must be a readable JSON or YAML file, got nowhere.json"),
+        (
+            "simclr --out x --sampler queue --sampler.inner queue",
+            "`--sampler.inner` must name a sampler that wraps no",
+        ),
+        ("simclr --out x --resume yes", "`--resume` must be one of never, auto, got yes"),
         ("simclr", "out"),
         ("", "no method ``"),
     ],
@@ -145,3 +150,19 @@ def test_a_config_file_starts_the_same_run_again(tmp_path: Path, capsys: pytest.
     (tmp_path / "typo.yaml").write_text("method: {name: simclr}\nepohs: 3\n")
     wrong = _fails(capsys, "train", "--config", str(tmp_path / "typo.yaml"), "--out", str(tmp_path / "x"))
     assert "no option `epohs`; did you mean `epochs`" in wrong
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part", "expected"),
+    [
+        ("moco-v2 --method.queue_size 512 --sampler.inner in-batch", "sampler", {"inner": "in-batch"}),
+        ("moco-v2 --method.queue_size 512 --sampler.size 65536", "sampler", {"size": 65536}),
+        ("moco-v2 --method.temperature 0.5 --objective.temperature 0.2", "objective", {"temperature": 0.2}),
+        ("vicreg --method.variance 10 --objective.eps 0.01", "objective", {"eps": 0.01}),
+    ],
+)
+def test_a_part_keeps_what_the_methods_own_options_made_of_it(
+    arguments: str, part: str, expected: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *arguments.split(), "--print-config"]) == 0
+    assert json.loads(capsys.readouterr().out)[part] == expected

@@ -271,3 +271,22 @@ def test_the_memory_of_a_cached_batch_is_near_that_of_its_micro_batch() -> None:
     small, cached, whole = _peak(64, 0), _peak(4096, 64), _peak(4096, 0)
     print(f"extra MiB: batch 64 {small:.0f}, 4096 cached in 64s {cached:.0f}, 4096 at once {whole:.0f}")
     assert cached < small + 0.25 * (whole - small)
+
+
+def test_micro_batches_too_small_for_their_purpose_are_refused() -> None:
+    data = kt.ArrayData(torch.randn(8, SIZE))
+    with pytest.raises(kt.InvalidValueError, match="must leave 2 samples to compare when gradients are accumulated"):
+        kt.Run(_shared(), data, augmenter=kt.Identity(), batch_size=4, micro_batch_size=1, large_batch="accumulate")
+    norms = kt.Method(nn.BatchNorm1d(SIZE), sampler=kt.InBatch(), objective=NTXent())
+    with (
+        pytest.warns(UserWarning, match="not exact"),
+        pytest.raises(kt.InvalidValueError, match="must leave 2 samples to the batch norms"),
+    ):
+        kt.Run(norms, data, augmenter=kt.Identity(), batch_size=4, micro_batch_size=1)
+
+
+def test_caching_with_a_frozen_encoder_trains_the_rest() -> None:
+    method = _shared().double()
+    method.towers.requires_grad_(False)
+    backward(StepModule(method), method, _parts(8, 4, 1, 0), "cache")
+    assert list(_gradients(method)) == ["similarity.log_inverse_temperature"]

@@ -66,7 +66,7 @@ def _edit(change: Callable[[dict[str, object]], object]) -> Callable[[Path], obj
         (
             lambda run: (run / "encoder.safetensors").unlink(),
             kt.IncompatibleError,
-            r"must hold encoder\.safetensors, which a run writes when it ends, and does not; .*--resume true",
+            r"must hold encoder\.safetensors, which a run writes when it ends, and does not; .*--resume auto",
         ),
         (
             lambda run: (run / "encoder.safetensors").write_bytes(b"none"),
