@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from .encoder import unwrapped
 from .errors import IncompatibleError, UnknownNameError
 from .optional import optional_import
 
@@ -47,7 +48,10 @@ def export(
 
 
 def _safetensors(encoder: nn.Module, inputs: Any, described: Mapping[str, Any]) -> Callable[[BinaryIO], object]:
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in encoder.state_dict().items()}
+    state = unwrapped(encoder).state_dict()  # tensors alone, under the names of the user's own module
+    tensors = {
+        name: value.detach().cpu().clone().contiguous() for name, value in state.items() if isinstance(value, Tensor)
+    }
     content = safetensors.torch.save(tensors, {"format": "pt", "encoder": json.dumps(dict(described), default=str)})
     return lambda handle: handle.write(content)
 

@@ -57,14 +57,14 @@ def _export(given: Sequence[str]) -> int:
         "Write a run's encoder for use without kontrast; it takes any batch size, other sizes as in the data.",
         {
             "--to": {"metavar": "FORMAT", "required": True, "help": f"one of {', '.join(FORMATS)}"},
-            "--out": {"metavar": "FILE", "required": True, "help": "a new file"},
+            "--out": {"metavar": "FILE", "help": "a new file; RUN/exported with the format's ending by default"},
             "--data": {"metavar": "SOURCE", "help": "data of the inputs' shape; the run's by default"},
         },
         given,
     )
-    out = Path(options.out)
     if options.to not in FORMATS:
         raise UnknownNameError("format", options.to, FORMATS)
+    out = Path(options.run) / f"exported.{_ENDINGS[options.to]}" if options.out is None else Path(options.out)
     refuse_existing(out)
     run = open_run(options.run)
     inputs = None
@@ -75,6 +75,8 @@ def _export(given: Sequence[str]) -> int:
     print(f"encoder `{run.config['encoder']['name']}`{_shapes(inputs)} in {out}")
     return 0
 
+
+_ENDINGS = {"onnx": "onnx", "safetensors": "safetensors", "torch-export": "pt2"}
 
 COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {"embed": _embed, "export": _export}
 

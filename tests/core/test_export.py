@@ -161,3 +161,10 @@ def test_what_cannot_be_exported_is_refused() -> None:
         export(nn.Identity(), "torch-export", [torch.ones(2, 3)])
     with pytest.raises(kt.UnknownNameError, match="no format `onxx`"):
         export(nn.Identity(), "onxx")
+
+
+def test_without_a_name_an_export_goes_into_the_runs_folder(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(run), "--to", "safetensors"]) == 0
+    assert f"in {run / 'exported.safetensors'}" in capsys.readouterr().out
+    assert "exported.safetensors exists; choose another name" in _fails(capsys, str(run), "--to", "safetensors")
+    (run / "exported.safetensors").unlink()
