@@ -13,7 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n 2 -q
 
 .PHONY: help setup demo test test-all test-wheel check format bench golden
 help:
-	@echo "make demo        SimCLR on digits: a table and a picture, about a minute"
+	@echo "make demo        SimCLR on digits: a table and a picture, a minute and a half"
 	@echo "make test        the tests; test-all: the slow ones too; test-wheel: on the built wheel"
 	@echo "make check       formatting, lint, types; format: mend what can be mended"
 	@echo "make bench       the benchmarks behind our figures"

@@ -1,4 +1,4 @@
-"""SimCLR on handwritten digits, offline, in about a minute: the encoder learns to see through moves and turns.
+"""SimCLR on handwritten digits, offline, in a minute and a half: the encoder learns to see through moves and turns.
 
 The digits (scikit-learn carries them) train a small encoder without their labels. Then training and test digits are
 each shifted, scaled and turned at random, once, and nearest neighbours and a linear probe tell the test digits apart:
