@@ -21,7 +21,7 @@ from kontrast.plugins.vicreg import vicreg
 def _memory(encoder: kt.Encoder) -> kt.Method:
     """A queue of both views that wraps: what it lets go must not depend on the number of processes."""
     return kt.Method(
-        encoder, projector=kt.mlp(8, 6), sampler=kt.Queue(kt.InBatch("cross"), size=13), objective=InfoNCE()
+        encoder, projector=kt.mlp(8, 6), sampler=kt.Queue(kt.InBatch("cross"), size=7), objective=InfoNCE()
     )
 
 
