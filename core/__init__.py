@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from .augmenter import Augmenter as Augmenter
     from .augmenter import Identity as Identity
     from .augmenter import ToTowers as ToTowers
+    from .block import Block as Block
+    from .block import Keys as Keys
+    from .block import Rule as Rule
+    from .block import key as key
     from .checkpoint import CheckpointError as CheckpointError
     from .data import ArrayData as ArrayData
     from .data import Data as Data
@@ -54,16 +58,19 @@ if TYPE_CHECKING:
     from .loss import Loss as Loss
     from .loss import Term as Term
     from .method import Method as Method
+    from .mining import TopNegatives as TopNegatives
+    from .mining import top_negatives as top_negatives
+    from .negatives import Debiased as Debiased
+    from .negatives import HardestNegatives as HardestNegatives
+    from .negatives import HardNegatives as HardNegatives
+    from .negatives import SemiHardNegatives as SemiHardNegatives
     from .norm import SyncBatchNorm as SyncBatchNorm
     from .objective import Needs as Needs
     from .objective import Objective as Objective
     from .optim import LARS as LARS
     from .optim import SGD as SGD
     from .optim import AdamW as AdamW
-    from .pairs import Block as Block
-    from .pairs import Keys as Keys
     from .pairs import Pairs as Pairs
-    from .pairs import key as key
     from .queue import Queue as Queue
     from .random import Draws as Draws
     from .report import embedding_picture as embedding_picture
@@ -74,12 +81,18 @@ if TYPE_CHECKING:
     from .sampler import InBatch as InBatch
     from .sampler import PairSampler as PairSampler
     from .sampler import Positives as Positives
+    from .sampler import Wrapper as Wrapper
+    from .similarities import MLP as MLP
+    from .similarities import Bilinear as Bilinear
+    from .similarities import NegativeDistance as NegativeDistance
+    from .similarities import NegativeSquaredDistance as NegativeSquaredDistance
     from .similarity import Cosine as Cosine
     from .similarity import Dot as Dot
     from .similarity import LearnedTemperature as LearnedTemperature
     from .similarity import Similarity as Similarity
     from .statistics import RowStatistics as RowStatistics
     from .statistics import row_statistics as row_statistics
+    from .statistics import row_sums as row_sums
     from .target import Momentum as Momentum
     from .target import StopGradient as StopGradient
     from .values import Batch as Batch
@@ -95,6 +108,7 @@ else:
         for module, names in {
             "adapter": "Adapter",
             "augmenter": "Augmenter Identity ToTowers",
+            "block": "Block Keys Rule key",
             "checkpoint": "CheckpointError",
             "data": "ArrayData Data Splits",
             "diagnostics": "CollapseWarning",
@@ -103,18 +117,21 @@ else:
             "heads": "mlp",
             "loss": "Loss Term",
             "method": "Method",
+            "mining": "TopNegatives top_negatives",
+            "negatives": "Debiased HardNegatives HardestNegatives SemiHardNegatives",
             "norm": "SyncBatchNorm",
             "objective": "Needs Objective",
             "optim": "AdamW LARS SGD",
-            "pairs": "Block Keys Pairs key",
+            "pairs": "Pairs",
             "queue": "Queue",
             "random": "Draws",
             "report": "embedding_picture",
             "run": "NonFiniteLossError Run",
             "run_folder": "load_encoder",
-            "sampler": "Gives InBatch PairSampler Positives",
+            "sampler": "Gives InBatch PairSampler Positives Wrapper",
             "similarity": "Cosine Dot LearnedTemperature Similarity",
-            "statistics": "RowStatistics row_statistics",
+            "similarities": "MLP Bilinear NegativeDistance NegativeSquaredDistance",
+            "statistics": "RowStatistics row_statistics row_sums",
             "target": "Momentum StopGradient",
             "values": "Batch Encoded View across_ranks embedded stack",
         }.items()
@@ -135,6 +152,7 @@ else:
 
 __all__ = [
     "LARS",
+    "MLP",
     "SGD",
     "AdamW",
     "Adapter",
@@ -143,17 +161,21 @@ __all__ = [
     "Augmenter",
     "AugmenterRecord",
     "Batch",
+    "Bilinear",
     "Block",
     "CheckpointError",
     "CollapseWarning",
     "Cosine",
     "Data",
+    "Debiased",
     "Dot",
     "Draws",
     "Encoded",
     "Encoder",
     "EncoderRecord",
     "Gives",
+    "HardNegatives",
+    "HardestNegatives",
     "Identity",
     "InBatch",
     "IncompatibleError",
@@ -167,6 +189,8 @@ __all__ = [
     "MissingExtraError",
     "Momentum",
     "Needs",
+    "NegativeDistance",
+    "NegativeSquaredDistance",
     "NonFiniteLossError",
     "Objective",
     "ObjectiveRecord",
@@ -179,17 +203,21 @@ __all__ = [
     "Progress",
     "Queue",
     "RowStatistics",
+    "Rule",
     "Run",
     "RunFolderError",
     "SamplerRecord",
+    "SemiHardNegatives",
     "Similarity",
     "Splits",
     "StopGradient",
     "SyncBatchNorm",
     "Term",
     "ToTowers",
+    "TopNegatives",
     "UnknownNameError",
     "View",
+    "Wrapper",
     "across_ranks",
     "all_gather",
     "all_sum",
@@ -207,6 +235,8 @@ __all__ = [
     "optional_import",
     "rank",
     "row_statistics",
+    "row_sums",
     "stack",
+    "top_negatives",
     "world_size",
 ]

@@ -138,8 +138,8 @@ def _join(parts: Sequence[Encoded], copies: Tensor) -> Encoded:
         return None if values[0] is None else torch.cat(values)
 
     streams = {name: _join([part.streams[name] for part in parts], copies) for name in parts[0].streams}
-    tensors = {name: of(name) for name in ("rows", "labels", "groups", "dense", "valid", "coords")}
-    return Encoded(ids=torch.cat([part.ids for part in parts]), copies=copies, streams=streams, **tensors)
+    tensors: dict[str, Any] = {name: of(name) for name in ("rows", "labels", "groups", "dense", "valid", "coords")}
+    return replace(parts[0], ids=torch.cat([part.ids for part in parts]), copies=copies, streams=streams, **tensors)
 
 
 def _leaves(view: Encoded, *, gradient_of_target: bool) -> Encoded:

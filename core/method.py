@@ -95,6 +95,7 @@ class Method(nn.Module):
             if not isinstance(part, Objective):
                 raise InvalidValueError(f"`objective` must be a kontrast.Objective, got {type(part).__name__}")
             part.check(sampler)
+        _check_bound(sampler, similarity)
         self.towers = nn.ModuleDict(
             {_slot(name): Tower(as_encoder(module), projectors.get(name)) for name, module in encoders.items()}
         )
@@ -122,6 +123,7 @@ class Method(nn.Module):
         for part in self.objectives.values():
             if isinstance(part, Objective):
                 part.check(self.sampler)
+        _check_bound(self.sampler, self.similarity)
 
     @property
     def min_batch(self) -> int:
@@ -161,7 +163,7 @@ class Method(nn.Module):
     def score(self, encoded: Sequence[Encoded]) -> Loss:
         """Sample and score encoded views: the part of a step that sees the whole batch."""
         losses = []
-        sampled = self.sampler.pairs(encoded)
+        sampled = self.sampler.pairs([replace(view, similarity=self.similarity) for view in encoded])
         if not isinstance(sampled, list) or not all(isinstance(pairs, Pairs) for pairs in sampled):
             raise InvalidValueError(
                 f"`pairs` of {type(self.sampler).__name__} must return a list of kontrast.Pairs, "
@@ -286,6 +288,14 @@ def _check_parts(*, sampler: Any, target: Any, similarity: Any) -> None:
         if not isinstance(part, kinds):
             wanted = " or ".join(f"kontrast.{kind.__name__}" for kind in kinds if kind is not type(None))
             raise InvalidValueError(f"`{name}` must be a {wanted}, got {part!r}; {remedy}")
+
+
+def _check_bound(sampler: PairSampler, similarity: Similarity | None) -> None:
+    if sampler.gives.bounded and similarity is not None and similarity.bound is None:
+        raise IncompatibleError(
+            f"the sampler {type(sampler).__name__} floors the debiased sum at the least score there can be, and "
+            f"{type(similarity).__name__} has no bound; take kontrast.Cosine(), or give Debiased a `least_score`"
+        )
 
 
 def _by_name(part: Any) -> dict[str, Any]:

@@ -24,10 +24,13 @@ class Needs:
     Args:
         negatives: whether it is meaningless without negatives.
         min_batch: the smallest batch (of all ranks) it is defined for.
+        softmax: whether it reads the negatives as `row_statistics(...).negative_logsumexp` alone, where hard and
+            debiased estimates stand.
     """
 
     negatives: bool = False
     min_batch: int = 1
+    softmax: bool = False
 
 
 class Objective(nn.Module, ABC):
@@ -60,4 +63,9 @@ class Objective(nn.Module, ABC):
             raise IncompatibleError(
                 f"{name} needs negatives, and the sampler {source} gives none; "
                 "take kontrast.InBatch, or put a kontrast.Queue around it"
+            )
+        if sampler.gives.reweighted and not self.needs.softmax:
+            raise IncompatibleError(
+                f"the sampler {source} estimates the sum of the negatives' exponentials, and {name} reads no such sum; "
+                "take a softmax-type objective such as InfoNCE, or leave HardNegatives and Debiased out"
             )

@@ -10,15 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .block import Block, Keys
 from .errors import IncompatibleError, InvalidValueError
-from .pairs import Block, Keys, Pairs
-from .sampler import Gives, PairSampler
+from .pairs import Pairs
+from .sampler import Gives, PairSampler, Wrapper
 from .values import Encoded, across_ranks, stack
 
 __all__ = ["Queue"]
 
 
-class Queue(PairSampler):
+class Queue(Wrapper):
     """Put the last `size` candidates of earlier steps beside those that `inner` finds, as negatives.
 
     What is kept is the target's embedding where there is a target, else the anchors' own, detached. An entry is never
@@ -45,12 +46,9 @@ class Queue(PairSampler):
     keys: Tensor
 
     def __init__(self, inner: PairSampler, size: int = 65536) -> None:
-        super().__init__()
-        if not isinstance(inner, PairSampler):
-            raise InvalidValueError(f"a queue goes around a sampler, got {inner!r}; write Queue(InBatch(), size=...)")
+        super().__init__(inner)
         if size < 1:
             raise InvalidValueError(f"`size` of a queue must be >= 1, got {size!r}")
-        self.inner = inner
         self.size = size
         self.pointer = 0
         self.fill = 0
@@ -61,11 +59,7 @@ class Queue(PairSampler):
     @property
     def gives(self) -> Gives:
         """What the inner sampler gives, with negatives."""
-        return Gives(negatives=True, min_batch=1)
-
-    def reads(self, num_views: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return what the inner sampler reads."""
-        return self.inner.reads(num_views)
+        return replace(self.inner.gives, negatives=True, min_batch=1)
 
     def extra_repr(self) -> str:
         """Show the size."""

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from .errors import IncompatibleError, InvalidValueError
 from .pairs import Pairs
 from .values import Encoded, across_ranks, stack
 
-__all__ = ["Gives", "InBatch", "PairSampler", "Positives", "ViewPairing"]
+__all__ = ["Gives", "InBatch", "PairSampler", "Positives", "ViewPairing", "Wrapper"]
 
 ViewPairing = Literal["all", "cross", "forward"]
 
@@ -26,10 +26,15 @@ class Gives:
     Args:
         negatives: whether there are any.
         min_batch: the smallest batch (of all ranks) with which it has something to compare.
+        reweighted: whether the negatives' sum is an estimate (hard, debiased), which only objectives of the softmax
+            type can take.
+        bounded: whether the similarity must have a bound, which floors that estimate.
     """
 
     negatives: bool = True
     min_batch: int = 1
+    reweighted: bool = False
+    bounded: bool = False
 
 
 class PairSampler(nn.Module, ABC):
@@ -49,12 +54,54 @@ class PairSampler(nn.Module, ABC):
         """Return which views are anchors and which are candidates, so that a method encodes no more than is read."""
         return tuple(range(num_views)), tuple(range(num_views))
 
+    def arrange(self, order: Tensor, batch_size: int, labels: Tensor | None, groups: Tensor | None) -> Tensor:
+        """Return an epoch's samples in the order in which runs of `batch_size` are to be its batches.
+
+        Args:
+            order: a random permutation of the samples, int64 [N], the same on every rank.
+            batch_size: samples per step, of all ranks.
+            labels: of all samples, int64 [N], where the data set knows them.
+            groups: likewise.
+
+        Returns:
+            A permutation of `order`; a function of the arguments alone, so that every rank and a resume agree.
+        """
+        return order
+
     @abstractmethod
     def pairs(self, encoded: Sequence[Encoded]) -> list[Pairs]:
         """Return the comparisons of this batch: anchors of this rank, candidates of all (`across_ranks`)."""
 
     def commit(self, encoded: Sequence[Encoded]) -> None:
         """Take this batch, detached, into the sampler's state; the default has none."""
+
+
+class Wrapper(PairSampler):
+    """A sampler around another one, which it passes on to where it has nothing of its own to say."""
+
+    def __init__(self, inner: PairSampler) -> None:
+        super().__init__()
+        if not isinstance(inner, PairSampler):
+            name = type(self).__name__
+            raise InvalidValueError(f"{name} goes around a sampler, got {inner!r}; write {name}(InBatch())")
+        self.inner = inner
+
+    @property
+    def gives(self) -> Gives:
+        """What the inner sampler gives."""
+        return self.inner.gives
+
+    def reads(self, num_views: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return what the inner sampler reads."""
+        return self.inner.reads(num_views)
+
+    def arrange(self, order: Tensor, batch_size: int, labels: Tensor | None, groups: Tensor | None) -> Tensor:
+        """Return the inner sampler's order."""
+        return self.inner.arrange(order, batch_size, labels, groups)
+
+    def pairs(self, encoded: Sequence[Encoded]) -> list[Pairs]:
+        """Return the inner sampler's pairs."""
+        return self.inner.pairs(encoded)
 
 
 class _ViewSampler(PairSampler):
@@ -82,8 +129,9 @@ class _ViewSampler(PairSampler):
                 "take an augmenter that makes two or more"
             )
         if self.views == "all":
-            candidates = stack(encoded, "target")
             anchors = stack(encoded)
+            # One tensor where rows are compared with each other: each product then serves both.
+            candidates = stack(encoded, "target") if any(view.streams for view in encoded) else anchors
             return [(anchors, across_ranks(candidates) if gather else candidates)]
         targets = [view.stream("target") for view in encoded]
         _, read = self.reads(len(encoded))

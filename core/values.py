@@ -5,13 +5,16 @@ Shapes: B samples in a batch, M rows of a view (M >= B), D embedding size, T ele
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from .distributed import all_gather, rank, row_counts
 from .errors import IncompatibleError, InvalidValueError
+
+if TYPE_CHECKING:
+    from .similarity import Similarity
 
 __all__ = ["Batch", "Encoded", "View", "across_ranks", "embedded", "stack", "to_device"]
 
@@ -106,6 +109,7 @@ class Encoded:
         valid: which elements exist, bool [M, T].
         coords: original index of every element, int64 [M, T].
         streams: further encodings of the same rows by name, e.g. `"target"`.
+        similarity: the method's, by which a sampler that looks at scores must take them; None: the cosine.
     """
 
     rows: Tensor | None
@@ -117,6 +121,7 @@ class Encoded:
     valid: Tensor | None = None
     coords: Tensor | None = None
     streams: Mapping[str, "Encoded"] = field(default_factory=dict)
+    similarity: "Similarity | None" = None
 
     def stream(self, name: str) -> "Encoded":
         """Return the stream called `name`; without one, this encoding itself plays that part."""
@@ -199,6 +204,7 @@ def stack(encoded: Sequence[Encoded], stream: str | None = None) -> Encoded:
         copies=torch.cat([part.copies for part in parts]),
         labels=join(lambda part: part.labels),
         groups=join(lambda part: part.groups),
+        similarity=parts[0].similarity,
     )
 
 
@@ -219,7 +225,7 @@ def across_ranks(encoded: Encoded) -> Encoded:
     ids, copies, labels, groups = (None if key is None else next(gathered) for key in keys)
     assert ids is not None
     assert copies is not None
-    return Encoded(rows, ids, copies, labels, groups)
+    return Encoded(rows, ids, copies, labels, groups, similarity=encoded.similarity)
 
 
 def to_device(value: Any, device: torch.device) -> Any:

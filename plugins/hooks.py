@@ -69,9 +69,20 @@ def kontrast_objectives() -> list[ObjectiveRecord]:
 def kontrast_samplers() -> list[SamplerRecord]:
     """Return the core's samplers."""
     return [
+        SamplerRecord("debiased", "kontrast:Debiased", "Correct for negatives that are none", "arXiv:2007.00224"),
+        SamplerRecord("hard-negatives", "kontrast:HardNegatives", "Weigh negatives by score", "arXiv:2010.04592"),
+        SamplerRecord(
+            "hardest-negatives", "kontrast:HardestNegatives", "The top-scoring negatives alone", "arXiv:1503.03832"
+        ),
         SamplerRecord("in-batch", "kontrast:InBatch", "All other rows of the batch, of all processes"),
         SamplerRecord("positives", "kontrast:Positives", "The other copies of one's sample alone"),
         SamplerRecord("queue", "kontrast:Queue", "Past embeddings as further negatives", "arXiv:1911.05722"),
+        SamplerRecord(
+            "semi-hard-negatives",
+            "kontrast:SemiHardNegatives",
+            "For each positive the hardest negative below it",
+            "arXiv:1503.03832",
+        ),
     ]
 
 

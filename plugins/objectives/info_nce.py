@@ -29,7 +29,7 @@ class InfoNCE(Objective):
         van den Oord et al. 2018, arXiv:1807.03748, eq. 4; with a temperature: He et al. 2020, arXiv:1911.05722, eq. 1.
     """
 
-    needs = Needs(negatives=True)
+    needs = Needs(negatives=True, softmax=True)
 
     def __init__(self, temperature: float = 0.1) -> None:
         super().__init__()

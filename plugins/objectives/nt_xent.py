@@ -28,7 +28,7 @@ class NTXent(Objective):
         Chen et al. 2020, arXiv:2002.05709, eq. 1. Differs from it: any number of positives (their mean).
     """
 
-    needs = Needs(negatives=True)
+    needs = Needs(negatives=True, softmax=True)
 
     def __init__(self, temperature: float = 0.5) -> None:
         super().__init__()

@@ -261,7 +261,7 @@ def test_before_the_queue_has_entries_the_loss_is_zero(objective: kt.Objective) 
 def test_what_a_queue_refuses(size: int) -> None:
     with pytest.raises(kt.InvalidValueError, match=f"`size` of a queue must be >= 1, got {size}"):
         kt.Queue(kt.InBatch(), size=size)
-    with pytest.raises(kt.InvalidValueError, match=r"a queue goes around a sampler, got Identity\(\); write Queue"):
+    with pytest.raises(kt.InvalidValueError, match=r"Queue goes around a sampler, got Identity\(\); write Queue"):
         kt.Queue(torch.nn.Identity(), size=2)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
