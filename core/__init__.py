@@ -92,7 +92,7 @@ if TYPE_CHECKING:
     from .similarity import Similarity as Similarity
     from .statistics import RowStatistics as RowStatistics
     from .statistics import row_statistics as row_statistics
-    from .statistics import row_sums as row_sums
+    from .sums import row_sums as row_sums
     from .target import Momentum as Momentum
     from .target import StopGradient as StopGradient
     from .values import Batch as Batch
@@ -131,7 +131,8 @@ else:
             "sampler": "Gives InBatch PairSampler Positives Wrapper",
             "similarity": "Cosine Dot LearnedTemperature Similarity",
             "similarities": "MLP Bilinear NegativeDistance NegativeSquaredDistance",
-            "statistics": "RowStatistics row_statistics row_sums",
+            "statistics": "RowStatistics row_statistics",
+            "sums": "row_sums",
             "target": "Momentum StopGradient",
             "values": "Batch Encoded View across_ranks embedded stack",
         }.items()

@@ -239,7 +239,14 @@ def join(first: Tensor, second: Tensor, limit: int | None = None) -> tuple[Tenso
         second: [C].
         limit: return None where P would pass it.
     """
+    if len(second) > 2 * len(first):  # a queue: its many keys are looked up among the few, not sorted
+        turned = join(second, first, len(second) * len(first) if limit is None else limit)
+        if turned is None:
+            return None
+        order = turned[1].argsort(stable=True)
+        return turned[1][order], turned[0][order]
     values, order = second.sort(stable=True)
+    first = first.contiguous()
     start = torch.searchsorted(values, first)
     count = torch.searchsorted(values, first, right=True) - start
     count = torch.where(first == -1, 0, count)

@@ -14,9 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .block import Block, join
-
-__all__ = ["Exponentials", "exceptions"]
+__all__ = ["Exponentials"]
 
 # Scores in a tile. A tile of float32 and its copy stay in a core's second-level cache.
 ENTRIES = {"cpu": 1 << 18, "cuda": 1 << 22}
@@ -275,27 +273,3 @@ def _kept_tiles(spec: Exponentials, plan: _Plan, kept: list[Tensor]) -> Iterator
     powers = len(spec.powers)
     for n, part in enumerate(plan.parts):
         yield part, kept[n * powers : (n + 1) * powers]
-
-
-def exceptions(block: Block) -> tuple[Tensor, Tensor] | None:
-    """Return (anchor [E], candidate [E]) of all pairs that are no negatives; None where they are not few.
-
-    For a block without scope, index, rules and log-weights.
-    """
-    limit = 8 * (len(block.anchors) + len(block.candidates))
-    ours, theirs = block.anchor_keys, block.candidate_keys
-    found: list[Tensor] = []
-    seen: list[tuple[Tensor, Tensor]] = []
-    for first, second in ((ours.row, theirs.row), (ours.match, theirs.match), (ours.alias, theirs.alias)):
-        if first is None or second is None or any(first is a and second is c for a, c in seen):
-            continue
-        seen.append((first, second))
-        joined = join(first, second, limit)
-        if joined is None:
-            return None
-        found.append(joined[0] * len(block.candidates) + joined[1])
-    if not found:
-        nothing = torch.zeros(0, dtype=torch.int64, device=block.anchors.device)
-        return nothing, nothing
-    pairs = found[0] if len(found) == 1 else torch.unique(torch.cat(found))
-    return pairs // len(block.candidates), pairs % len(block.candidates)

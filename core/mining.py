@@ -65,8 +65,7 @@ def top_negatives(pairs: Pairs, k: int, *, rule: Rule | None = None, lowest: boo
             numbers = numbers if block.index is None else numbers.expand(block.index.shape)
             for tile in walk.tiles():
                 scored = walk.scored(tile, (tile.anchors(a), tile.candidates(c)))
-                weights = scored.negative_log_weights()
-                counted = scored.negative if weights is None else scored.negative & (weights > -torch.inf)
+                _, counted = scored.counted()
                 scores = torch.where(counted, sign * scored.scores, -torch.inf)
                 found, column = scores.topk(min(k, scores.shape[-1]), dim=-1)
                 slot = tile.slots(numbers)[..., None, :].expand(scores.shape).gather(-1, column)

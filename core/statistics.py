@@ -1,25 +1,27 @@
 """Row statistics: the few numbers per anchor that all objectives on pairs reduce to.
 
-Shapes: A anchors, C candidates of a block (or slots, with an index), P positive pairs, k entries of a row.
+Shapes: A anchors, C candidates of a block (or slots, with an index), P positive pairs.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from .block import Block
-from .errors import IncompatibleError, InvalidValueError
-from .exponentials import Exponentials, exceptions
+from .errors import InvalidValueError
+from .exponentials import Exponentials
+from .listing import listed, listed_positives
 from .pairs import Pairs
+from .prepared import Prepared
 from .reweighting import reweighted
 from .similarity import Similarity
-from .walk import Measure, Merge, Scored, Walk, log_add, log_sum_exp
+from .sums import SumOf, block_sums, listed_logits
+from .walk import Measure, Merge, Scored, log_add, log_sum_exp
 
-__all__ = ["RowStatistics", "row_statistics", "row_sums"]
+__all__ = ["RowStatistics", "row_statistics"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,16 @@ class RowStatistics:
     positive_mean: Tensor
     positive_logsumexp: Tensor
     negative_logsumexp: Tensor
+    _positive_sums: Callable[[Callable[[Tensor], Tensor], Tensor | None], Tensor] = field(repr=False, compare=False)
+
+    def positive_sums(self, function: Callable[[Tensor], Tensor], offset: Tensor | None = None) -> Tensor:
+        """Return for every anchor the sum of ``function(logit - offset)`` over its positives, [A], as `row_sums` does.
+
+        Args:
+            function: of a tensor entry by entry.
+            offset: one number per anchor [A], with gradient.
+        """
+        return self._positive_sums(function, offset)
 
     @property
     def logsumexp(self) -> Tensor:
@@ -66,12 +78,19 @@ def row_statistics(pairs: Pairs, *, temperature: float = 1.0) -> RowStatistics:
     hardness = float(pairs.hardness)
     powers = (1 + hardness, hardness) if hardness else (1.0,)
     with torch.autocast(pairs.anchors.device.type, enabled=False):
-        prepared = _Prepared(pairs.similarity)
+        prepared = Prepared(pairs.similarity)
         blocks = [_block(block, pairs, prepared, 1 / temperature, powers) for block in pairs.blocks]
-        total = blocks[0]
+        total = blocks[0].statistics
         for other in blocks[1:]:
-            total = total + other
+            total = total + other.statistics
         count = total.positive_count
+
+        def positive_sums(function: Callable[[Tensor], Tensor], offset: Tensor | None) -> Tensor:
+            with torch.autocast(pairs.anchors.device.type, enabled=False):
+                measure = SumOf(function, "positive", 1 / temperature)
+                parts = [block_sums(prepared, measure, block.block, block.positives, offset) for block in blocks]
+            return torch.stack(parts).sum(0)
+
         return RowStatistics(
             positive_count=count,
             negative_count=total.negative_count,
@@ -80,64 +99,21 @@ def row_statistics(pairs: Pairs, *, temperature: float = 1.0) -> RowStatistics:
             negative_logsumexp=reweighted(
                 pairs, list(total.negative), total.weight, total.positive_logsumexp, count, 1 / temperature
             ),
+            _positive_sums=positive_sums,
         )
-
-
-def row_sums(
-    pairs: Pairs,
-    function: Callable[[Tensor], Tensor],
-    *,
-    of: Literal["positive", "negative"],
-    temperature: float = 1.0,
-    offset: Tensor | None = None,
-) -> Tensor:
-    """Return for every anchor the sum of ``function(logit - offset)`` over its positives or its negatives, [A].
-
-    For losses that are a sum over pairs: SigLIP's softplus, a margin's hinge, a positive against all negatives. Tiles
-    are scored once more in the backward pass; memory O(A + C).
-
-    Args:
-        pairs: A anchors; log-weights multiply what they belong to by their exponential.
-        function: of a tensor entry by entry, differentiable and finite; it has no parameters.
-        of: which of the pairs are summed over.
-        temperature: what similarities are divided by, > 0.
-        offset: one number per anchor [A], with gradient.
-
-    Raises:
-        InvalidValueError: if an argument breaks its rule.
-        IncompatibleError: if the sampler asks for hard or debiased negatives, which are no sum over pairs.
-    """
-    if not 0 < temperature < math.inf:
-        raise InvalidValueError(f"`temperature` must be > 0, got {temperature!r}")
-    if of not in ("positive", "negative"):
-        raise InvalidValueError(f"`of` must be positive or negative, got {of!r}")
-    if of == "negative" and (pairs.hardness or pairs.positive_prior):
-        raise IncompatibleError(
-            "a sum over negatives one by one cannot take hardness or a positive prior, which change their log-sum-exp; "
-            "take a softmax-type objective such as InfoNCE, or leave HardNegatives and Debiased out"
-        )
-    measure = _Sums(function, of, 1 / temperature)
-    total: Tensor | None = None
-    with torch.autocast(pairs.anchors.device.type, enabled=False):
-        prepared = _Prepared(pairs.similarity)
-        wide = torch.promote_types(pairs.anchors.dtype, torch.float32)
-        offset = None if offset is None else offset.to(wide)
-        for block in pairs.blocks:
-            if not (block.positives if of == "positive" else block.negatives):
-                continue
-            slots = _sparse_positives(block) if of == "positive" else None
-            if slots is None:
-                (part,) = prepared.walk(block).measured(measure, offset)
-            else:
-                logits = prepared.paired(block, slots) / temperature
-                values = function(logits if offset is None else logits - offset[slots[0]])
-                part = values.new_zeros(len(block.anchors)).index_add(0, slots[0], values)
-            total = part if total is None else total + part
-    return torch.zeros(len(pairs.anchors), dtype=wide, device=pairs.anchors.device) if total is None else total
 
 
 @dataclass(frozen=True)
-class _BlockStatistics:
+class _Measured:
+    """A block, its positives' logits where they are listed, and its part of the statistics."""
+
+    block: Block
+    positives: tuple[Tensor, Tensor] | None
+    statistics: "_Sums"
+
+
+@dataclass(frozen=True)
+class _Sums:
     """A block's part of the statistics; `weight` is the log of the sum of the negatives' weights."""
 
     positive_count: Tensor
@@ -147,8 +123,8 @@ class _BlockStatistics:
     negative: tuple[Tensor, ...]
     weight: Tensor
 
-    def __add__(self, other: "_BlockStatistics") -> "_BlockStatistics":
-        return _BlockStatistics(
+    def __add__(self, other: "_Sums") -> "_Sums":
+        return _Sums(
             self.positive_count + other.positive_count,
             self.negative_count + other.negative_count,
             self.positive_sum + other.positive_sum,
@@ -158,87 +134,37 @@ class _BlockStatistics:
         )
 
 
-class _Prepared:
-    """Embeddings as a similarity's products want them, each tensor prepared once."""
-
-    def __init__(self, similarity: Similarity) -> None:
-        self.similarity = similarity
-        self._done: dict[tuple[int, bool], tuple[Tensor, Tensor]] = {}
-
-    def anchors(self, block: Block) -> Tensor:
-        return self._prepare(block.anchors, candidate=False)
-
-    def candidates(self, block: Block) -> Tensor:
-        return self._prepare(block.candidates, candidate=not self.similarity.symmetric)
-
-    def walk(self, block: Block) -> Walk:
-        return Walk(block, self.similarity, self.anchors(block), self.candidates(block))
-
-    def paired(self, block: Block, slots: tuple[Tensor, Tensor]) -> Tensor:
-        """Return the scores of (anchor, slot) pairs, [P]."""
-        anchor, slot = slots
-        candidate = slot if block.index is None else block.index[anchor, slot]
-        a, c = self.anchors(block), self.candidates(block)
-        if not self.similarity.factors:
-            return self.similarity.paired(a[anchor], c[candidate])
-        products: Tensor = _PairedProducts.apply(a, None if c is a else c, anchor, candidate)
-        return self.similarity.transform(products)
-
-    def _prepare(self, rows: Tensor, *, candidate: bool) -> Tensor:
-        slot = (id(rows), candidate)
-        if slot not in self._done:
-            wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
-            if self.similarity.factors:
-                prepare = self.similarity.prepare_candidates if candidate else self.similarity.prepare
-                wide = prepare(wide)
-            self._done[slot] = (rows, wide)  # the rows too: an id is reused once its object is gone
-        return self._done[slot][1]
-
-
 def _block(
-    block: Block, pairs: Pairs, prepared: _Prepared, inverse_temperature: float, powers: tuple[float, ...]
-) -> _BlockStatistics:
+    block: Block, pairs: Pairs, prepared: Prepared, inverse_temperature: float, powers: tuple[float, ...]
+) -> _Measured:
     similarity = pairs.similarity
-    plain = similarity.factors and type(similarity).transform is Similarity.transform
-    excepted = None
-    if plain and block.index is None and block.log_weights is None and not block.rules:
-        scoped = block.anchor_keys.scope is not None and block.candidate_keys.scope is not None
-        excepted = None if scoped else exceptions(block)
-    slots = _sparse_positives(block) if excepted is not None or not block.negatives else None
-    if slots is None or (excepted is None and block.negatives):
-        weighted = block.log_weights is not None or bool(block.rules)
+    weighted = block.log_weights is not None or bool(block.rules)
+    plain = similarity.factors and type(similarity).transform is Similarity.transform and not weighted
+    found = listed(block) if plain and block.negatives else None
+    slots = found.positives if found is not None else None if block.negatives else listed_positives(block)
+    if slots is None:
         measure = _Logits(inverse_temperature, (*powers, 0.0) if weighted else powers)
-        count, negatives, total, positive, *negative = prepared.walk(block).measured(measure)
-        weight = negative.pop() if weighted else negatives.to(total.dtype).log()
-        return _BlockStatistics(count, negatives, total, positive, tuple(negative), weight)
-    anchor, _ = slots
-    logits = prepared.paired(block, slots) * inverse_temperature
-    if block.log_weights is not None:
-        logits = logits + block.positive_log_weights().to(logits.dtype)
+        count, negatives, total, positive, *sums = prepared.walk(block).measured(measure)
+        weight = sums.pop() if weighted else negatives.to(total.dtype).log()
+        return _Measured(block, None, _Sums(count, negatives, total, positive, tuple(sums), weight))
+    positives = listed_logits(prepared, block, slots, inverse_temperature)
+    anchor, logits = positives
     count = torch.bincount(anchor, minlength=len(block.anchors))
     total = logits.new_zeros(len(count)).index_add(0, anchor, logits)
     positive = _scattered_log_sum_exp(logits, anchor, len(count))
-    if excepted is None or not block.negatives:
+    if found is None:
         nothing = torch.full_like(total, -torch.inf)
-        return _BlockStatistics(count, torch.zeros_like(count), total, positive, (nothing,) * len(powers), nothing)
+        sums = [nothing] * len(powers)
+        return _Measured(block, positives, _Sums(count, torch.zeros_like(count), total, positive, tuple(sums), nothing))
     a, c = prepared.anchors(block), prepared.candidates(block)
     mirrored = block.mirrored and a is c
-    bound = similarity.bound
-    sums = Exponentials(
-        a, None if mirrored else c, inverse_temperature, powers, excepted, bound if isinstance(bound, float) else None
-    ).log_sums()
-    negatives = len(c) - torch.bincount(excepted[0], minlength=len(a))
-    return _BlockStatistics(count, negatives, total, positive, tuple(sums.unbind(0)), negatives.to(total.dtype).log())
-
-
-def _sparse_positives(block: Block) -> tuple[Tensor, Tensor] | None:
-    """Return the block's positives (anchor [P], slot [P]), or None where they are many."""
-    few = 8 * (len(block.anchors) + len(block.candidates))
-    if block.index is not None and block.index.numel() > few:
-        return None
-    if block.index is None and block.matches() > few:
-        return None
-    return block.positive_slots()
+    bound = similarity.bound if isinstance(similarity.bound, float) else None
+    walk = Exponentials(a, None if mirrored else c, inverse_temperature, powers, found.excepted, bound)
+    negatives = len(c) - torch.bincount(found.excepted[0], minlength=len(a))
+    weight = negatives.to(total.dtype).log()
+    return _Measured(
+        block, positives, _Sums(count, negatives, total, positive, tuple(walk.log_sums().unbind(0)), weight)
+    )
 
 
 @dataclass(frozen=True)
@@ -258,39 +184,17 @@ class _Logits(Measure):
         weighted = logits if tile.log_weights is None else logits + tile.log_weights
         weights = tile.negative_log_weights()
         shape = tile.scores.shape
-        counted = tile.negative if weights is None else tile.negative & (weights > -torch.inf)
+        positive, negative = tile.counted()
         return (
-            tile.positive.expand(shape).sum(-1),
-            counted.expand(shape).sum(-1),
-            torch.where(tile.positive, weighted, 0.0).sum(-1),
-            log_sum_exp(weighted, tile.positive),
+            positive.expand(shape).sum(-1),
+            negative.expand(shape).sum(-1),
+            torch.where(positive, weighted, 0.0).sum(-1),
+            log_sum_exp(weighted, positive),
             *(
-                log_sum_exp(logits * power if weights is None else logits * power + weights, tile.negative)
+                log_sum_exp(logits * power if weights is None else logits * power + weights, negative)
                 for power in self.powers
             ),
         )
-
-
-@dataclass(frozen=True)
-class _Sums(Measure):
-    """The sum of a function over a row's positives or negatives."""
-
-    function: Callable[[Tensor], Tensor]
-    of: str
-    inverse_temperature: float
-
-    @property
-    def merges(self) -> tuple[Merge, ...]:
-        return ("sum",)
-
-    def __call__(self, tile: Scored) -> tuple[Tensor, ...]:
-        logits = tile.scores * self.inverse_temperature
-        values = self.function(logits if tile.offset is None else logits - tile.offset[..., None])
-        positive = self.of == "positive"
-        weights = tile.log_weights if positive else tile.negative_log_weights()
-        if weights is not None:
-            values = values * weights.exp()
-        return (torch.where(tile.positive if positive else tile.negative, values, 0.0).sum(-1),)
 
 
 def _scattered_log_sum_exp(logits: Tensor, row: Tensor, count: int) -> Tensor:
@@ -300,34 +204,3 @@ def _scattered_log_sum_exp(logits: Tensor, row: Tensor, count: int) -> Tensor:
     sums = torch.zeros_like(top).index_add(0, row, (logits - shift[row]).exp())
     some = sums != 0  # not-a-number stays visible
     return torch.where(some, torch.where(some, sums, 1.0).log() + shift, -torch.inf)
-
-
-class _PairedProducts(torch.autograd.Function):
-    """Products of pairs of rows, a run of pairs at a time, so that no copies of all the rows are held."""
-
-    RUN = 4096
-
-    @staticmethod
-    def forward(ctx: Any, anchors: Tensor, candidates: Tensor | None, anchor: Tensor, candidate: Tensor) -> Tensor:
-        others = anchors if candidates is None else candidates
-        ctx.save_for_backward(anchors, candidates, anchor, candidate)
-        products = anchors.new_empty(len(anchor))
-        for start in range(0, len(anchor), _PairedProducts.RUN):
-            run = slice(start, start + _PairedProducts.RUN)
-            products[run] = torch.einsum("pd,pd->p", anchors[anchor[run]], others[candidate[run]])
-        return products
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        anchors, candidates, anchor, candidate = ctx.saved_tensors
-        others = anchors if candidates is None else candidates
-        ours = torch.zeros_like(anchors) if ctx.needs_input_grad[0] else None
-        theirs = ours if candidates is None else torch.zeros_like(others) if ctx.needs_input_grad[1] else None
-        for start in range(0, len(anchor), _PairedProducts.RUN):
-            run = slice(start, start + _PairedProducts.RUN)
-            gradient = gradients[0][run, None]
-            if ours is not None:
-                ours.index_add_(0, anchor[run], others[candidate[run]] * gradient)
-            if theirs is not None:
-                theirs.index_add_(0, candidate[run], anchors[anchor[run]] * gradient)
-        return ours, None if candidates is None else theirs, None, None

@@ -48,6 +48,14 @@ class Scored:
     rule_weights: Tensor | None
     offset: Tensor | None
 
+    def counted(self) -> tuple[Tensor, Tensor]:
+        """Return which pairs count as positives and which as negatives: not those of log-weight -inf."""
+        positive, negative = self.positive, self.negative
+        if self.log_weights is not None:
+            positive = positive & (self.log_weights > -torch.inf)
+        weights = self.negative_log_weights()
+        return positive, negative if weights is None else negative & (weights > -torch.inf)
+
     def negative_log_weights(self) -> Tensor | None:
         """Return what is added to the logits of the negatives."""
         if self.log_weights is None or self.rule_weights is None:

@@ -4,6 +4,8 @@ Shapes: A anchors, C candidates, D embedding size, P positive pairs.
 """
 
 import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from kontrast import InvalidValueError, Loss, Needs, Objective, Pairs, Term, row_statistics
 
@@ -44,14 +46,19 @@ class InfoNCE(Objective):
             pairs: anchors [A, D] against candidates [C, D].
         """
         rows = row_statistics(pairs, temperature=self.temperature)
-        anchor, logits = pairs.positive_logits(self.temperature)
-        losses = torch.logaddexp(logits, rows.negative_logsumexp[anchor]) - logits
-        totals = torch.zeros_like(rows.positive_mean).index_add(0, anchor, losses)
-        loss = Loss.over_rows(totals / rows.positive_count.clamp(min=1), rows.positive_count > 0)
+        some = rows.negative_count > 0
+        # -log(e^p / (e^p + N)) = softplus(log N - p): a sum over positives that walks a tile only where they are many.
+        totals = rows.positive_sums(_rest, torch.where(some, rows.negative_logsumexp, 0.0))
+        losses = torch.where(some, totals, 0.0)
+        loss = Loss.over_rows(losses / rows.positive_count.clamp(min=1), rows.positive_count > 0)
         # log(candidates) - loss bounds the mutual information of anchor and positive from below (ibid., eq. 5).
-        bound = torch.log1p(rows.negative_count.to(losses.dtype))[anchor] - losses.detach()
-        return Loss(loss.terms, (Term("mutual_information_bound", bound.sum(), float(len(bound))),))
+        bound = rows.positive_count * torch.log1p(rows.negative_count.to(losses.dtype)) - losses.detach()
+        return Loss(loss.terms, (Term("mutual_information_bound", bound.sum(), rows.positive_count.sum()),))
 
     def extra_repr(self) -> str:
         """Show the temperature."""
         return f"temperature={self.temperature}"
+
+
+def _rest(logits: Tensor) -> Tensor:
+    return -logsigmoid(logits)  # exact, where torch's softplus is cut off at 20

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import kontrast as kt
 
-NAMES = [entry.name for entry in fields(kt.RowStatistics)]
+NAMES = [entry.name for entry in fields(kt.RowStatistics) if not entry.name.startswith("_")]
 
 
 def normal(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:

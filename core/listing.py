@@ -1,0 +1,65 @@
+"""The few pairs of a block that its keys single out, found by sorting instead of comparing all with all.
+
+Shapes: A anchors, C candidates, P positive pairs, E excepted pairs.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .block import Block, join
+
+__all__ = ["Listed", "listed", "listed_positives"]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A block's relation as two lists; whatever is in neither is a negative.
+
+    Args:
+        positives: (anchor [P], candidate [P]), in order of anchors.
+        excepted: (anchor [E], candidate [E]) that are no negatives: the positives, and what is ignored; each once.
+    """
+
+    positives: tuple[Tensor, Tensor]
+    excepted: tuple[Tensor, Tensor]
+
+
+def _few(block: Block) -> int:
+    """Return how many pairs may be listed: memory stays O(A + C)."""
+    return 8 * (len(block.anchors) + len(block.candidates))
+
+
+def listed(block: Block) -> Listed | None:
+    """Return the lists, or None where they are long or the block has a scope or an index."""
+    ours, theirs = block.anchor_keys, block.candidate_keys
+    if block.index is not None or (ours.scope is not None and theirs.scope is not None):
+        return None
+    nothing = torch.zeros(0, dtype=torch.int64, device=block.anchors.device)
+    positives = nothing, nothing
+    found: list[tuple[Tensor, Tensor]] = []
+    read: list[tuple[Tensor, Tensor]] = []
+    for name in ("row", "match", "alias"):
+        first, second = getattr(ours, name), getattr(theirs, name)
+        if first is None or second is None or any(first is a and second is c for a, c in read):
+            continue
+        pairs = join(first, second, _few(block))
+        if pairs is None:
+            return None
+        for a, c in read:  # what an earlier key has singled out is listed already
+            new = (a[pairs[0]] != c[pairs[1]]) | (a[pairs[0]] == -1)
+            pairs = pairs[0][new], pairs[1][new]
+        read.append((first, second))
+        found.append(pairs)
+        if name == "match" and block.positives:
+            positives = pairs
+    anchor, candidate = (torch.cat([nothing, *(pairs[side] for pairs in found)]) for side in (0, 1))
+    return Listed(positives, (anchor, candidate))
+
+
+def listed_positives(block: Block) -> tuple[Tensor, Tensor] | None:
+    """Return the block's positives (anchor [P], slot [P]), or None where they are many."""
+    if (block.matches() if block.index is None else block.index.numel()) > _few(block):
+        return None
+    return block.positive_slots()

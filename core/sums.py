@@ -1,0 +1,120 @@
+"""Sums of a function of every logit of a row, over its positives or its negatives.
+
+Shapes: A anchors, P positive pairs.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .block import Block
+from .errors import IncompatibleError, InvalidValueError
+from .listing import listed_positives
+from .pairs import Pairs
+from .prepared import Prepared
+from .walk import Measure, Merge, Scored
+
+__all__ = ["SumOf", "block_sums", "listed_logits", "row_sums"]
+
+
+def row_sums(
+    pairs: Pairs,
+    function: Callable[[Tensor], Tensor],
+    *,
+    of: Literal["positive", "negative"],
+    temperature: float = 1.0,
+    offset: Tensor | None = None,
+) -> Tensor:
+    """Return for every anchor the sum of ``function(logit - offset)`` over its positives or its negatives, [A].
+
+    For losses that are a sum over pairs: SigLIP's softplus, a margin's hinge. Tiles are scored once more in the
+    backward pass; memory O(A + C).
+
+    Args:
+        pairs: A anchors; logits are similarity / temperature (+ log-weight, where -inf leaves a pair out).
+        function: of a tensor entry by entry, differentiable and finite; it has no parameters.
+        of: which of the pairs are summed over.
+        temperature: what similarities are divided by, > 0.
+        offset: one number per anchor [A], with gradient.
+
+    Raises:
+        InvalidValueError: if an argument breaks its rule.
+        IncompatibleError: if the sampler asks for hard or debiased negatives, which are no sum over pairs.
+    """
+    if not 0 < temperature < math.inf:
+        raise InvalidValueError(f"`temperature` must be > 0, got {temperature!r}")
+    if of not in ("positive", "negative"):
+        raise InvalidValueError(f"`of` must be positive or negative, got {of!r}")
+    if of == "negative" and (pairs.hardness or pairs.positive_prior):
+        raise IncompatibleError(
+            "a sum over negatives one by one cannot take hardness or a positive prior, which change their log-sum-exp; "
+            "take a softmax-type objective such as InfoNCE, or leave HardNegatives and Debiased out"
+        )
+    measure = SumOf(function, of, 1 / temperature)
+    with torch.autocast(pairs.anchors.device.type, enabled=False):
+        prepared = Prepared(pairs.similarity)
+        parts = []
+        for block in pairs.blocks:
+            slots = listed_positives(block) if of == "positive" else None
+            listed = None if slots is None else listed_logits(prepared, block, slots, 1 / temperature)
+            parts.append(block_sums(prepared, measure, block, listed, offset))
+    return torch.stack(parts).sum(0)
+
+
+@dataclass(frozen=True)
+class SumOf(Measure):
+    """The sum of a function over a row's positives or negatives."""
+
+    function: Callable[[Tensor], Tensor]
+    of: str
+    inverse_temperature: float
+
+    @property
+    def merges(self) -> tuple[Merge, ...]:
+        """One sum."""
+        return ("sum",)
+
+    def __call__(self, tile: Scored) -> tuple[Tensor, ...]:
+        """Return the sum over the tile's part of each row."""
+        positive, negative = tile.counted()
+        mask, weights = (
+            (positive, tile.log_weights) if self.of == "positive" else (negative, tile.negative_log_weights())
+        )
+        logits = tile.scores * self.inverse_temperature
+        if weights is not None:  # what is left out stays finite: it is masked after the function
+            logits = logits + torch.where(weights > -torch.inf, weights, 0.0)
+        values = self.function(logits if tile.offset is None else logits - tile.offset[..., None])
+        return (torch.where(mask, values, 0.0).sum(-1),)
+
+
+def block_sums(
+    prepared: Prepared, measure: SumOf, block: Block, listed: tuple[Tensor, Tensor] | None, offset: Tensor | None
+) -> Tensor:
+    """Return a block's part of the sums, [A]; `listed` are its (anchor [P], logit [P]) where those are all there is."""
+    anchors = prepared.anchors(block)
+    offset = None if offset is None else offset.to(anchors.dtype)
+    if not (block.positives if measure.of == "positive" else block.negatives):
+        return anchors.new_zeros(len(anchors))
+    if listed is None:
+        (part,) = prepared.walk(block).measured(measure, offset)
+        return part
+    anchor, logits = listed
+    values = measure.function(logits if offset is None else logits - offset[anchor])
+    return values.new_zeros(len(anchors)).index_add(0, anchor, values)
+
+
+def listed_logits(
+    prepared: Prepared, block: Block, slots: tuple[Tensor, Tensor], inverse_temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Return (anchor [P], logit [P]) of pairs (anchor [P], slot [P]); those of weight zero are left out."""
+    if block.log_weights is None:
+        return slots[0], prepared.paired(block, slots) * inverse_temperature
+    weights = block.log_weights[slots[1] if block.index is None else slots].detach()
+    kept = weights > -torch.inf
+    slots = slots[0][kept], slots[1][kept]
+    logits = prepared.paired(block, slots) * inverse_temperature
+    return slots[0], logits + weights[kept].to(logits.dtype)
