@@ -47,6 +47,8 @@ class Bilinear(Similarity):
 class NegativeSquaredDistance(Similarity):
     """-|a - c|^2, as a product: [sqrt 2 a, -|a|^2, 1] . [sqrt 2 c, 1, -|c|^2]. Never above 0."""
 
+    symmetric = False  # the score is, but the two sides are prepared differently
+
     def prepare(self, rows: Tensor) -> Tensor:
         """Return [sqrt 2 a, -|a|^2, 1]."""
         squared = rows.square().sum(-1, keepdim=True)

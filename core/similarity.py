@@ -21,8 +21,9 @@ class Similarity(nn.Module, ABC):
     A score of this form is taken tile by tile at the price of a matrix product. One that is not sets `factors` to False
     and overrides `scores`, which is then evaluated for every tile, and once more in the backward pass.
 
-    `symmetric` says that score(a, c) = score(c, a): where rows are compared with each other each product then serves
-    both directions.
+    `symmetric` says that `prepare` serves candidates too, so that score(a, c) = score(c, a): a tensor of rows that are
+    both is then prepared once, and where rows are compared with each other each product serves both directions. Set it
+    to False beside an own `prepare_candidates`.
     """
 
     factors = True
@@ -110,7 +111,7 @@ class LearnedTemperature(Similarity):
         # A pointwise function between product and scale keeps the scale out of the product.
         inner = self.similarity
         self.factors = inner.factors and type(inner).transform is Similarity.transform
-        self.symmetric = inner.symmetric
+        self.symmetric = inner.symmetric and bias is None  # the bias is a column of the candidates alone
 
     @property
     def bound(self) -> Tensor | None:
