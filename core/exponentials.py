@@ -90,7 +90,7 @@ class _Plan:
         entries = ENTRIES[like.device.type]
         side = int(entries**0.5)
         rows = min(a, side) if mirrored or c >= side else min(a, entries // max(c, 1))
-        columns = rows if mirrored else min(c, entries // max(rows, 1))
+        columns = rows if mirrored else min(c, max(side, entries // max(2 * rows, 1)))
         if not a or not c:
             return cls((), 0)
         across = -(-c // columns)

@@ -63,7 +63,7 @@ def top_negatives(pairs: Pairs, k: int, *, rule: Rule | None = None, lowest: boo
             walk = Walk(block, similarity, a, c)
             numbers = torch.arange(len(c) if block.index is None else block.index.shape[1], device=a.device)
             numbers = numbers if block.index is None else numbers.expand(block.index.shape)
-            for tile in walk.tiles():
+            for tile in walk.tiles:
                 scored = walk.scored(tile, (tile.anchors(a), tile.candidates(c)))
                 _, counted = scored.counted()
                 scores = torch.where(counted, sign * scored.scores, -torch.inf)

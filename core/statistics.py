@@ -141,60 +141,66 @@ def _block(
     weighted = block.log_weights is not None or bool(block.rules)
     plain = similarity.factors and type(similarity).transform is Similarity.transform and not weighted
     found = listed(block) if plain and block.negatives else None
-    slots = found.positives if found is not None else None if block.negatives else listed_positives(block)
-    if slots is None:
-        measure = _Logits(inverse_temperature, (*powers, 0.0) if weighted else powers)
-        count, negatives, total, positive, *sums = prepared.walk(block).measured(measure)
-        weight = sums.pop() if weighted else negatives.to(total.dtype).log()
-        return _Measured(block, None, _Sums(count, negatives, total, positive, tuple(sums), weight))
-    positives = listed_logits(prepared, block, slots, inverse_temperature)
-    anchor, logits = positives
-    count = torch.bincount(anchor, minlength=len(block.anchors))
-    total = logits.new_zeros(len(count)).index_add(0, anchor, logits)
-    positive = _scattered_log_sum_exp(logits, anchor, len(count))
-    if found is None:
-        nothing = torch.full_like(total, -torch.inf)
-        sums = [nothing] * len(powers)
-        return _Measured(block, positives, _Sums(count, torch.zeros_like(count), total, positive, tuple(sums), nothing))
+    slots = listed_positives(block) if found is None else found.positives
     a, c = prepared.anchors(block), prepared.candidates(block)
-    mirrored = block.mirrored and a is c
-    bound = similarity.bound if isinstance(similarity.bound, float) else None
-    walk = Exponentials(a, None if mirrored else c, inverse_temperature, powers, found.excepted, bound)
-    negatives = len(c) - torch.bincount(found.excepted[0], minlength=len(a))
-    weight = negatives.to(total.dtype).log()
-    return _Measured(
-        block, positives, _Sums(count, negatives, total, positive, tuple(walk.log_sums().unbind(0)), weight)
-    )
+    walked: tuple[Tensor, ...] = ()
+    if found is None and (block.negatives or slots is None):
+        measure = _Logits(inverse_temperature, (*powers, 0.0) if weighted else powers, positives=slots is None)
+        walked = prepared.walk(block).measured(measure)
+
+    if slots is None:
+        logits = None
+        count, total, positive = walked[-3:]
+    else:
+        logits = listed_logits(prepared, block, slots, inverse_temperature)
+        count = torch.bincount(logits[0], minlength=len(a))
+        total = logits[1].new_zeros(len(a)).index_add(0, logits[0], logits[1])
+        positive = _scattered_log_sum_exp(logits[1], logits[0], len(a))
+
+    if found is not None:
+        bound = similarity.bound if isinstance(similarity.bound, float) else None
+        others = None if block.mirrored and a is c else c
+        sums = Exponentials(a, others, inverse_temperature, powers, found.excepted, bound).log_sums().unbind(0)
+        negatives = len(c) - torch.bincount(found.excepted[0], minlength=len(a))
+    elif walked:
+        negatives, *rest = walked[: 1 + len(powers)]
+        sums = tuple(rest)
+    else:
+        negatives, sums = torch.zeros_like(count), (torch.full_like(total, -torch.inf),) * len(powers)
+    weight = walked[1 + len(powers)] if walked and weighted else negatives.to(total.dtype).log()
+    return _Measured(block, logits, _Sums(count, negatives, total, positive, tuple(sums), weight))
 
 
 @dataclass(frozen=True)
 class _Logits(Measure):
-    """Counts, the sum and the log-sum-exp of the positives, and a log-sum-exp of the negatives for each power."""
+    """The negatives' count and log-sum-exp for each power, and if wanted the positives' count, sum and log-sum-exp."""
 
     inverse_temperature: float
     powers: tuple[float, ...]
+    positives: bool
 
     @property
     def merges(self) -> tuple[Merge, ...]:
         merge: Merge = "logsumexp"
-        return ("count", "count", "sum", merge, *(merge for _ in self.powers))
+        negatives: tuple[Merge, ...] = ("count", *(merge for _ in self.powers))
+        return (*negatives, "count", "sum", merge) if self.positives else negatives
 
     def __call__(self, tile: Scored) -> tuple[Tensor, ...]:
-        logits = tile.scores * self.inverse_temperature
-        weighted = logits if tile.log_weights is None else logits + tile.log_weights
-        weights = tile.negative_log_weights()
         shape = tile.scores.shape
         positive, negative = tile.counted()
-        return (
-            positive.expand(shape).sum(-1),
-            negative.expand(shape).sum(-1),
-            torch.where(positive, weighted, 0.0).sum(-1),
-            log_sum_exp(weighted, positive),
-            *(
-                log_sum_exp(logits * power if weights is None else logits * power + weights, negative)
-                for power in self.powers
-            ),
-        )
+        logits = tile.scores * self.inverse_temperature
+        weights = tile.negative_log_weights()
+        sums = [
+            log_sum_exp(logits * power if weights is None else logits * power + weights, negative)
+            for power in self.powers
+        ]
+        negatives = (negative.expand(shape).sum(-1), *sums)
+        if not self.positives:
+            return negatives
+        if tile.log_weights is not None:
+            logits = logits + tile.log_weights
+        total = torch.where(positive, logits, 0.0).sum(-1)
+        return (*negatives, positive.expand(shape).sum(-1), total, log_sum_exp(logits, positive))
 
 
 def _scattered_log_sum_exp(logits: Tensor, row: Tensor, count: int) -> Tensor:

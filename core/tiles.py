@@ -21,6 +21,8 @@ __all__ = ["Tile", "tiles"]
 class Tile(ABC):
     """Which anchors, candidates and slots a tile holds, and how their tensors are read and added to."""
 
+    entries: int  # how many scores it holds
+
     @abstractmethod
     def anchors(self, tensor: Tensor) -> Tensor:
         """Return the tile's part of a tensor per anchor, [..., A, *]."""
@@ -45,7 +47,7 @@ class Tile(ABC):
     def add_candidates(self, total: Tensor, part: Tensor) -> None:
         """Add a gradient [..., C, D] to a tensor per candidate."""
 
-    def scopes(self, ours: Keys, theirs: Keys) -> tuple[Keys, Keys]:
+    def keys(self, ours: Keys, theirs: Keys) -> tuple[Keys, Keys]:
         """Return the tile's keys of anchors and slots."""
         return ours.map(self.anchors), theirs.map(self.slots)
 
@@ -56,6 +58,7 @@ class _Shared(Tile):
 
     rows: slice
     columns: slice
+    entries: int
 
     def anchors(self, tensor: Tensor) -> Tensor:
         return tensor[self.rows]
@@ -82,6 +85,7 @@ class _Indexed(Tile):
     rows: slice
     index: Tensor  # [G, K]
     columns: slice
+    entries: int
 
     def anchors(self, tensor: Tensor) -> Tensor:
         return tensor[self.rows][:, None]
@@ -104,48 +108,92 @@ class _Indexed(Tile):
 
 @dataclass(frozen=True)
 class _Grouped(Tile):
-    """Groups of anchors and candidates of one scope each; short groups are padded with -1."""
+    """Groups of anchors and candidates of one scope each; short groups are padded."""
 
-    rows: Tensor  # [G, A]
-    columns: Tensor  # [G, C]
-    padded: bool
+    rows: "_Members"
+    columns: "_Members"
+
+    @property
+    def entries(self) -> int:  # type: ignore[override]
+        """The number of scores."""
+        return self.rows.shape[0] * self.rows.shape[1] * self.columns.shape[1]
 
     def anchors(self, tensor: Tensor) -> Tensor:
-        return self._read(tensor, self.rows)
+        return self.rows.read(tensor)
 
     def candidates(self, tensor: Tensor) -> Tensor:
-        return self._read(tensor, self.columns)
+        return self.columns.read(tensor)
 
     slots = candidates
 
     def put(self, total: Tensor, part: Tensor) -> None:
-        if self.padded:
-            live = self.rows >= 0
-            total[self.rows[live]] = part[live]
+        index, live = self.rows.index, self.rows.live
+        if live is None:
+            total[index] = part.flatten(0, 1)
         else:
-            total[self.rows.flatten()] = part.flatten(0, 1)
+            total[index[live.flatten()]] = part[live]
 
     def add_anchors(self, total: Tensor, part: Tensor) -> None:
-        self._add(total, part, self.rows)
+        self.rows.add(total, part)
 
     def add_candidates(self, total: Tensor, part: Tensor) -> None:
-        self._add(total, part, self.columns)
+        self.columns.add(total, part)
 
-    def scopes(self, ours: Keys, theirs: Keys) -> tuple[Keys, Keys]:
+    def keys(self, ours: Keys, theirs: Keys) -> tuple[Keys, Keys]:
         """Return the tile's keys; the padding's scope is -1, which is compared with nothing."""
-        return self._keys(ours, self.rows), self._keys(theirs, self.columns)
+        return self.rows.keys(ours), self.columns.keys(theirs)
 
-    def _keys(self, keys: Keys, index: Tensor) -> Keys:
-        found = keys.map(lambda key: self._read(key, index))
+
+@dataclass(frozen=True)
+class _Members:
+    """Which rows are in some groups of one size.
+
+    Args:
+        index: the rows, group after group, [G x n].
+        shape: (G, n).
+        live: which are not padding, bool [G, n]; None: all. Padding is read as some row and compared with none.
+        run: the same rows where they lie in order, so that they need not be copied together.
+    """
+
+    index: Tensor
+    shape: tuple[int, int]
+    live: Tensor | None
+    run: slice | None
+
+    @classmethod
+    def of(cls, order: Tensor, start: Tensor, count: Tensor, first: int, last: int) -> "_Members":
+        """Return the rows `first` to `last` of the groups that begin at `start` in the order and have `count` rows."""
+        position = torch.arange(first, last, device=order.device)
+        index = order[(start[:, None] + position).clamp(max=len(order) - 1)].flatten()
+        shape = (len(start), last - first)
+        live = position < count[:, None]
+        if not bool(live.all()):
+            return cls(index, shape, live, None)
+        begin = int(index[0])
+        run = slice(begin, begin + len(index))
+        straight = torch.equal(index, torch.arange(run.start, run.stop, device=order.device))
+        return cls(index, shape, None, run if straight else None)
+
+    def read(self, tensor: Tensor) -> Tensor:
+        """Return the rows, [G, n, *]."""
+        rows = tensor.index_select(0, self.index) if self.run is None else tensor[self.run]
+        return rows.view(*self.shape, *tensor.shape[1:])
+
+    def add(self, total: Tensor, part: Tensor) -> None:
+        """Add [G, n, *] to the rows; the padding's gradient is zero, so it may be added to any."""
+        if self.run is None:
+            total.index_add_(0, self.index, part.flatten(0, 1))
+        else:
+            total[self.run] += part.flatten(0, 1)
+
+    def keys(self, keys: Keys) -> Keys:
+        """Return the rows' keys [G, n], with scope 0, or -1 for padding."""
+        found = keys.map(self.read)
         # All rows of a group share a scope: it need be compared only to keep the padding out.
-        return Keys(torch.where(index >= 0, 0, -1) if self.padded else None, found.row, found.match, found.alias)
-
-    def _read(self, tensor: Tensor, index: Tensor) -> Tensor:
-        return tensor[index.clamp(min=0) if self.padded else index]
-
-    def _add(self, total: Tensor, part: Tensor, index: Tensor) -> None:
-        # The padding's gradient is zero: it may be added to any row.
-        total.index_add_(0, index.clamp(min=0).flatten(), part.flatten(0, 1))
+        scope = torch.zeros_like(found.scope) if found.scope is not None else None
+        if scope is not None and self.live is not None:
+            scope = torch.where(self.live, 0, -1)
+        return Keys(scope, found.row, found.match, found.alias)
 
 
 def tiles(block: Block, entries: int) -> Iterator[Tile]:
@@ -162,7 +210,8 @@ def tiles(block: Block, entries: int) -> Iterator[Tile]:
         for j in range(0, k, columns):
             for i in range(0, a, rows):
                 part = slice(i, i + rows), slice(j, j + columns)
-                yield _Indexed(part[0], block.index[part], part[1])
+                index = block.index[part]
+                yield _Indexed(part[0], index, part[1], index.numel())
         return
     ours, theirs = block.anchor_keys.scope, block.candidate_keys.scope
     if ours is not None and theirs is not None:
@@ -173,7 +222,7 @@ def tiles(block: Block, entries: int) -> Iterator[Tile]:
     columns = min(c, max(1, entries // max(rows, 1)))
     for i in range(0, a, max(rows, 1)):
         for j in range(0, c, max(columns, 1)):
-            yield _Shared(slice(i, i + rows), slice(j, j + columns))
+            yield _Shared(slice(i, i + rows), slice(j, j + columns), rows * columns)
 
 
 def _grouped(ours: Tensor, theirs: Tensor, entries: int) -> Iterator[Tile]:
@@ -189,16 +238,15 @@ def _grouped(ours: Tensor, theirs: Tensor, entries: int) -> Iterator[Tile]:
     for size in torch.unique(size_a * 64 + size_c).tolist():
         which = (size_a * 64 + size_c == size).nonzero()[:, 0]
         a, c = int(count_a[which].max()), int(count_c[which].max())
-        padded = int(count_a[which].min()) < a or int(count_c[which].min()) < c
         side = max(1, int(entries**0.5))
         rows = min(a, max(side, entries // c))
         columns = min(c, max(1, entries // rows))
         for groups in which.split(max(1, entries // (rows * columns))):
             for i in range(0, a, rows):
-                index_a = _padded(order_a, start_a[groups], count_a[groups], i, min(i + rows, a))
+                members = _Members.of(order_a, start_a[groups], count_a[groups], i, min(i + rows, a))
                 for j in range(0, c, columns):
-                    index_c = _padded(order_c, start_c[groups], count_c[groups], j, min(j + columns, c))
-                    yield _Grouped(index_a, index_c, padded)
+                    others = _Members.of(order_c, start_c[groups], count_c[groups], j, min(j + columns, c))
+                    yield _Grouped(members, others)
 
 
 def _groups(scope: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -208,10 +256,3 @@ def _groups(scope: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     starts = counts.cumsum(0) - counts
     real = values != -1
     return order, values[real], starts[real], counts[real]
-
-
-def _padded(order: Tensor, start: Tensor, count: Tensor, first: int, last: int) -> Tensor:
-    """Return the rows `first` to `last` of every group, [G, last - first]; -1 beyond a group's end."""
-    position = torch.arange(first, last, device=order.device)
-    index = order[(start[:, None] + position).clamp(max=len(order) - 1)]
-    return torch.where(position < count[:, None], index, -1)

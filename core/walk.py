@@ -7,8 +7,9 @@ Shapes: A anchors, C candidates (or slots), D embedding size; "..." are a tile's
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -94,24 +95,20 @@ class Walk:
 
     def measured(self, measure: Measure, offset: Tensor | None = None) -> tuple[Tensor, ...]:
         """Return the measures of every row, [A] each, with gradient to embeddings, offset and the similarity."""
-        slots = len(self.candidates) if self.block.index is None else self.block.index.shape[1]
-        if self.similarity.factors and len(self.anchors) * slots <= KEPT[self.anchors.device.type]:
-            parts = (
-                (tile, self.measured_tile(tile, measure, self._gathered(tile), tile_offset(tile, offset)))
-                for tile in self.tiles()
-            )
-            return self._merged(measure, parts, keep=True)
+        if self.similarity.factors and sum(tile.entries for tile in self.tiles) <= KEPT[self.anchors.device.type]:
+            return self.merged(measure, offset, keep=True)
         parameters = () if self.similarity.factors else tuple(self.similarity.parameters())
         result: tuple[Tensor, ...] = _Recomputed.apply(
             self, measure, self.anchors, self.candidates, offset, *parameters
         )
         return result
 
-    def tiles(self) -> Iterable[Tile]:
-        """Yield the tiles."""
+    @cached_property
+    def tiles(self) -> tuple[Tile, ...]:
+        """The tiles, which cover every pair that may be compared."""
         # A network holds many numbers for every score.
         entries = ENTRIES[self.anchors.device.type] // (1 if self.similarity.factors else 64)
-        return tiles(self.block, entries)
+        return tuple(tiles(self.block, entries))
 
     def scored(self, tile: Tile, embeddings: tuple[Tensor, Tensor], offset: Tensor | None = None) -> Scored:
         """Return a tile with its scores."""
@@ -121,7 +118,7 @@ class Walk:
         else:
             scores = self.similarity.scores(anchors, candidates)
         block = self.block
-        ours, theirs = tile.scopes(block.anchor_keys, block.candidate_keys)
+        ours, theirs = tile.keys(block.anchor_keys, block.candidate_keys)
         positive, negative = relation(ours, theirs)
         nothing = torch.zeros((), dtype=torch.bool, device=scores.device)
         log_weights = None
@@ -151,12 +148,8 @@ class Walk:
         """Return the measures of a tile's rows."""
         return measure(self.scored(tile, embeddings, offset))
 
-    def _gathered(self, tile: Tile) -> tuple[Tensor, Tensor]:
-        return tile.anchors(self.anchors), tile.candidates(self.candidates)
-
-    def _merged(
-        self, measure: Measure, parts: Iterable[tuple[Tile, tuple[Tensor, ...]]], *, keep: bool
-    ) -> tuple[Tensor, ...]:
+    def merged(self, measure: Measure, offset: Tensor | None, *, keep: bool) -> tuple[Tensor, ...]:
+        """Return the measures of every row, with gradient of every tile if `keep`."""
         rows = self.anchors
         totals = [
             torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
@@ -164,7 +157,9 @@ class Walk:
             else rows.new_full((len(rows),), -torch.inf if merge == "logsumexp" else 0.0)
             for merge in measure.merges
         ]
-        for tile, measures in parts:
+        for tile in self.tiles:
+            embeddings = tile.anchors(self.anchors), tile.candidates(self.candidates)
+            measures = self.measured_tile(tile, measure, embeddings, tile_offset(tile, offset))
             for n, (merge, part) in enumerate(zip(measure.merges, measures, strict=True)):
                 before = tile.anchors(totals[n])
                 if keep:  # autograd wants the value as it was
@@ -180,11 +175,7 @@ class _Recomputed(torch.autograd.Function):
     def forward(
         ctx: Any, walk: Walk, measure: Measure, anchors: Tensor, candidates: Tensor, offset: Tensor | None, *_: Tensor
     ) -> tuple[Tensor, ...]:
-        parts = (
-            (tile, walk.measured_tile(tile, measure, walk._gathered(tile), tile_offset(tile, offset)))
-            for tile in walk.tiles()
-        )
-        totals = walk._merged(measure, parts, keep=False)
+        totals = walk.merged(measure, offset, keep=False)
         ctx.walk, ctx.measure = walk, measure
         ctx.save_for_backward(anchors, candidates, offset, *totals)
         ctx.mark_non_differentiable(*(t for t, merge in zip(totals, measure.merges, strict=True) if merge == "count"))
@@ -201,7 +192,7 @@ class _Recomputed(torch.autograd.Function):
             torch.zeros_like(tensor) if want else None
             for tensor, want in zip((anchors, candidates, offset, *parameters), wanted, strict=True)
         ]
-        for tile in walk.tiles():
+        for tile in walk.tiles:
             read = (tile.anchors(anchors), tile.candidates(candidates), tile_offset(tile, offset))
             leaves = [
                 None if tensor is None else tensor.detach().requires_grad_(want)
