@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .precision import full_precision
+
 __all__ = ["Exponentials"]
 
 # Scores in a tile. A tile of float32 and its copy stay in a core's second-level cache.
@@ -169,7 +171,11 @@ class _LogSums(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
-        gradient = gradients[0]
+        with full_precision(gradients[0]):
+            return _LogSums._slopes(ctx, gradients[0])
+
+    @staticmethod
+    def _slopes(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         spec: Exponentials = ctx.spec
         if ctx.frozen:
             slopes = ctx.saved_tensors

@@ -11,6 +11,7 @@ from torch import Tensor
 from .block import Keys, Rule
 from .errors import InvalidValueError
 from .pairs import Pairs
+from .precision import full_precision
 from .walk import Walk
 
 __all__ = ["TopNegatives", "only", "top_negatives"]
@@ -53,7 +54,7 @@ def top_negatives(pairs: Pairs, k: int, *, rule: Rule | None = None, lowest: boo
     best = torch.full((len(anchors), k), -torch.inf, dtype=wide, device=anchors.device)
     from_block = torch.full((len(anchors), k), -1, device=anchors.device)
     from_slot = torch.full((len(anchors), k), -1, device=anchors.device)
-    with torch.autocast(anchors.device.type, enabled=False):
+    with full_precision(anchors):
         for n, block in enumerate(pairs.blocks):
             if rule is not None:
                 block = replace(block, rules=(*block.rules, rule))

@@ -4,12 +4,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 
 from .errors import IncompatibleError
 from .loss import Loss
 from .pairs import Pairs
+from .precision import full_precision
 
 if TYPE_CHECKING:
     from .sampler import PairSampler
@@ -44,7 +44,7 @@ class Objective(nn.Module, ABC):
 
     def __call__(self, pairs: Pairs) -> Loss:
         """Return `forward(pairs)`, computed in full precision whatever autocast the encoders ran under."""
-        with torch.autocast(pairs.anchors.device.type, enabled=False):
+        with full_precision(pairs.anchors):
             loss: Loss = super().__call__(pairs)
         return loss
 

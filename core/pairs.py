@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .block import Block, Keys
 from .errors import InvalidValueError
+from .precision import full_precision
 from .similarity import Cosine, Similarity
 from .values import Encoded
 
@@ -128,7 +129,7 @@ class Pairs:
     def positive_scores(self) -> tuple[Tensor, Tensor]:
         """Return (anchor index [P], similarity [P]) of every positive pair, with gradient."""
         index, anchors, positives = self.positive_index()
-        with torch.autocast(anchors.device.type, enabled=False):
+        with full_precision(anchors):
             return index, self.similarity.paired(anchors, positives)
 
     def positive_logits(self, temperature: float) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from .errors import InvalidValueError
 from .exponentials import Exponentials
 from .listing import listed, listed_positives
 from .pairs import Pairs
+from .precision import full_precision
 from .prepared import Prepared
 from .reweighting import reweighted
 from .similarity import Similarity
@@ -77,7 +78,7 @@ def row_statistics(pairs: Pairs, *, temperature: float = 1.0) -> RowStatistics:
         raise InvalidValueError(f"`temperature` must be > 0, got {temperature!r}")
     hardness = float(pairs.hardness)
     powers = (1 + hardness, hardness) if hardness else (1.0,)
-    with torch.autocast(pairs.anchors.device.type, enabled=False):
+    with full_precision(pairs.anchors):
         prepared = Prepared(pairs.similarity)
         blocks = [_block(block, pairs, prepared, 1 / temperature, powers) for block in pairs.blocks]
         total = blocks[0].statistics
@@ -86,7 +87,7 @@ def row_statistics(pairs: Pairs, *, temperature: float = 1.0) -> RowStatistics:
         count = total.positive_count
 
         def positive_sums(function: Callable[[Tensor], Tensor], offset: Tensor | None) -> Tensor:
-            with torch.autocast(pairs.anchors.device.type, enabled=False):
+            with full_precision(pairs.anchors):
                 measure = SumOf(function, "positive", 1 / temperature)
                 parts = [block_sums(prepared, measure, block.block, block.positives, offset) for block in blocks]
             return torch.stack(parts).sum(0)

@@ -15,6 +15,7 @@ from .block import Block
 from .errors import IncompatibleError, InvalidValueError
 from .listing import listed_positives
 from .pairs import Pairs
+from .precision import full_precision
 from .prepared import Prepared
 from .walk import Measure, Merge, Scored
 
@@ -55,7 +56,7 @@ def row_sums(
             "take a softmax-type objective such as InfoNCE, or leave HardNegatives and Debiased out"
         )
     measure = SumOf(function, of, 1 / temperature)
-    with torch.autocast(pairs.anchors.device.type, enabled=False):
+    with full_precision(pairs.anchors):
         prepared = Prepared(pairs.similarity)
         parts = []
         for block in pairs.blocks:

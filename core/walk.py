@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .block import Block, relation
+from .precision import full_precision
 from .similarity import Similarity
 from .tiles import Tile, tiles
 
@@ -95,7 +96,8 @@ class Walk:
 
     def measured(self, measure: Measure, offset: Tensor | None = None) -> tuple[Tensor, ...]:
         """Return the measures of every row, [A] each, with gradient to embeddings, offset and the similarity."""
-        if self.similarity.factors and sum(tile.entries for tile in self.tiles) <= KEPT[self.anchors.device.type]:
+        entries = sum(tile.entries for tile in self.tiles)
+        if self.similarity.factors and entries <= KEPT[self.anchors.device.type]:
             return self.merged(measure, offset, keep=True)
         parameters = () if self.similarity.factors else tuple(self.similarity.parameters())
         result: tuple[Tensor, ...] = _Recomputed.apply(
@@ -183,6 +185,11 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        with full_precision(ctx.walk.anchors):
+            return _Recomputed._slopes(ctx, gradients)
+
+    @staticmethod
+    def _slopes(ctx: Any, gradients: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
         walk: Walk = ctx.walk
         measure: Measure = ctx.measure
         anchors, candidates, offset, *totals = ctx.saved_tensors
