@@ -1,0 +1,28 @@
+"""The conformance kit: holds an objective, a sampler and the other parts to what their interfaces promise.
+
+    from kontrast.testing import check_objective
+    check_objective("my-loss", oracle=my_loss_in_plain_loops)
+
+On the CPU, without pytest and without private names; several GPUs are checked by processes of its own. `kontrast check
+NAME` does the same from the command line, `parametrize_with_checks` makes one test of each check.
+"""
+
+from .checks import Check, ConformanceError, NotCheckedError, Report, Result, run_checks
+from .objective import check_objective, objective_checks
+from .processes import ProcessError, Processes, processes
+from .scene import example_views
+
+__all__ = [
+    "Check",
+    "ConformanceError",
+    "NotCheckedError",
+    "ProcessError",
+    "Processes",
+    "Report",
+    "Result",
+    "check_objective",
+    "example_views",
+    "objective_checks",
+    "processes",
+    "run_checks",
+]
