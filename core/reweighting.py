@@ -73,9 +73,10 @@ def reweighted(
         log_mean = (positive_logsumexp - positive_count.clamp(min=1).to(positive_logsumexp.dtype).log()).double()
         paired = positive_count > 0
         share = torch.where(paired, log_n + math.log(prior) + torch.where(paired, log_mean, 0.0), -torch.inf)
-        above = share < hard
+        # Asked this way round, what is not a number is neither floored nor hidden.
+        below = share >= hard
         # What the floor replaces is kept away from log(0), whose gradient would be not a number.
-        gap = torch.where(above & paired, torch.where(paired, share, 0.0) - hard, -1.0)
+        gap = torch.where(below | ~paired, -1.0, torch.where(paired, share, 0.0) - hard)
         left = hard + torch.where(paired, torch.log1p(-gap.exp()), 0.0) - math.log1p(-prior)
-        hard = torch.where(above & (left > floor), left, floor)
+        hard = torch.where(below | (left <= floor), floor, left)
     return torch.where(some, hard, -torch.inf).to(log_sums[0].dtype)
