@@ -117,7 +117,7 @@ class LearnedTemperature(Similarity):
     def bound(self) -> Tensor | None:
         """The scale as it is now times the inner bound; None with a bias."""
         inner = self.similarity.bound
-        return None if inner is None or self.bias is not None else self._scale(torch.float32).detach() * inner
+        return None if inner is None or self.bias is not None else self._scale(torch.float64).detach() * inner
 
     def prepare(self, rows: Tensor) -> Tensor:
         """Return the inner similarity's rows, scaled by the root of the inverse temperature."""
