@@ -75,7 +75,7 @@ class Block:
         anchor_keys: one integer per anchor, [A].
         candidate_keys: one integer per candidate, [C]; with an index one per slot, [A, K].
         index: which candidates each anchor meets, int64 [A, K]; None: all of them.
-        log_weights: added to the logits, [C] or with an index [A, K]; without gradient.
+        log_weights: added to the logits, [C] or with an index [A, K]; without gradient. -inf: left out.
         positives: False: what the keys call positive is ignored (another block holds it).
         negatives: False: what they call negative is.
         rules: further log-weights of the negatives, one after the other.
@@ -139,8 +139,16 @@ class Block:
     def positive_slots(self) -> tuple[Tensor, Tensor]:
         """Return the positives as (anchor [P], slot [P]), in order of anchors, by a join that walks no tile.
 
-        A slot is a column of the relation: a candidate, or with an index a position in the anchor's row of it.
+        A slot is a column of the relation: a candidate, or with an index a position in the anchor's row of it. Those of
+        log-weight -inf are left out.
         """
+        anchor, slot = self._matching_slots()
+        if self.log_weights is None:
+            return anchor, slot
+        kept = self._slot_log_weights(anchor, slot) > -torch.inf
+        return anchor[kept], slot[kept]
+
+    def _matching_slots(self) -> tuple[Tensor, Tensor]:
         ours, theirs = self.anchor_keys, self.candidate_keys
         if not self.positives or ours.match is None or theirs.match is None:
             nothing = torch.zeros(0, dtype=torch.int64, device=self.anchors.device)
@@ -179,6 +187,10 @@ class Block:
         anchor, slot = self.positive_slots()
         if self.log_weights is None:
             return torch.zeros(len(anchor), device=anchor.device)
+        return self._slot_log_weights(anchor, slot)
+
+    def _slot_log_weights(self, anchor: Tensor, slot: Tensor) -> Tensor:
+        assert self.log_weights is not None
         return self.log_weights[slot] if self.index is None else self.log_weights[anchor, slot]
 
     def relation(self) -> tuple[Tensor, Tensor]:

@@ -148,12 +148,16 @@ class Pairs:
         index, anchors, positives = self.positive_index()
         anchors = anchors.to(self.anchors.dtype)
         own = torch.arange(len(index), device=index.device)
+        weights: Tensor | None = None
+        if any(block.log_weights is not None for block in self.blocks):
+            weights = torch.cat([block.positive_log_weights() for block in self.blocks])[:, None]
         pair = Block(
             anchors,
             positives.to(anchors.dtype),
             Keys(match=torch.zeros_like(own)),
             Keys(match=torch.zeros_like(own)[:, None]),
             index=own[:, None],
+            log_weights=weights,
         )
         others = [
             replace(
