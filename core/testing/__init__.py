@@ -10,6 +10,7 @@ NAME` does the same from the command line, `parametrize_with_checks` makes one t
 from .checks import Check, ConformanceError, NotCheckedError, Report, Result, run_checks
 from .objective import check_objective, objective_checks
 from .processes import ProcessError, Processes, processes
+from .sampler import check_sampler, sampler_checks
 from .scene import example_views
 
 __all__ = [
@@ -21,8 +22,10 @@ __all__ = [
     "Report",
     "Result",
     "check_objective",
+    "check_sampler",
     "example_views",
     "objective_checks",
     "processes",
     "run_checks",
+    "sampler_checks",
 ]

@@ -15,7 +15,7 @@ from .objective import ObjectiveCase
 from .processes import processes
 from .scene import Measured, dressed, example_views, learned, measured, pairs_of, scored
 
-__all__ = ["CHECKS", "proportion"]
+__all__ = ["CHECKS", "same_gradient", "same_loss"]
 
 COUNTS = {1: (7,), 2: (5, 2), 3: (4, 1, 2)}  # samples of each rank
 
@@ -70,29 +70,30 @@ def sums_and_counts(case: ObjectiveCase) -> None:
 
 def loss_on_2_processes(case: ObjectiveCase) -> None:
     """Two processes have another loss than one on the joined batch."""
-    _same_loss(*_measured(case, 2))
+    same_loss(*_measured(case, 2))
 
 
 def loss_on_3_processes(case: ObjectiveCase) -> None:
     """Three processes have another loss than one on the joined batch."""
-    _same_loss(*_measured(case, 3))
+    same_loss(*_measured(case, 3))
 
 
 def gradient_on_2_processes(case: ObjectiveCase) -> None:
     """Two processes have another gradient than one: a missing or extra factor of 1/2, a gather without gradient."""
-    _same_gradient(*_measured(case, 2))
+    same_gradient(*_measured(case, 2))
 
 
 def gradient_on_3_processes(case: ObjectiveCase) -> None:
     """Three processes have another gradient than one: a missing or extra factor of 1/3, a gather without gradient."""
-    _same_gradient(*_measured(case, 3))
+    same_gradient(*_measured(case, 3))
 
 
 def _close(first: float, second: float) -> bool:
     return math.isclose(first, second, rel_tol=1e-6, abs_tol=1e-9)
 
 
-def _same_loss(one: Measured, ranks: list[Measured]) -> None:
+def same_loss(one: Measured, ranks: list[Measured]) -> None:
+    """Raise unless every rank has the loss of one process."""
     for number, part in enumerate(ranks):
         if not _close(part.value, one.value):
             raise ConformanceError(
@@ -101,7 +102,8 @@ def _same_loss(one: Measured, ranks: list[Measured]) -> None:
             )
 
 
-def _same_gradient(one: Measured, ranks: list[Measured]) -> None:
+def same_gradient(one: Measured, ranks: list[Measured]) -> None:
+    """Raise unless the ranks together have the gradient of one process."""
     # A rank's gradient is W times its share; DDP's average over ranks brings that of a parameter back.
     embeddings = torch.cat([part.embeddings for part in ranks], dim=1) / len(ranks)
     _compare("the embeddings", embeddings, one.embeddings, len(ranks))
@@ -113,14 +115,14 @@ def _same_gradient(one: Measured, ranks: list[Measured]) -> None:
 def _compare(name: str, found: Tensor, expected: Tensor, world: int) -> None:
     if torch.allclose(found, expected, rtol=1e-6, atol=1e-6 * float(expected.abs().max()) + 1e-12):
         return
-    factor = proportion(found, expected)
+    factor = _proportion(found, expected)
     what = "another one" if factor is None else f"{factor:.4g} times it"
     raise ConformanceError(
         f"the gradient of {name} on {world} processes is not that of one on the joined batch, but {what}"
     )
 
 
-def proportion(found: Tensor, expected: Tensor) -> float | None:
+def _proportion(found: Tensor, expected: Tensor) -> float | None:
     """Return the factor between two tensors, where there is one."""
     square = float(expected.square().sum())
     factor = float((found * expected).sum()) / square if square else math.nan
