@@ -92,6 +92,7 @@ if TYPE_CHECKING:
     from .similarity import Similarity as Similarity
     from .statistics import RowStatistics as RowStatistics
     from .statistics import row_statistics as row_statistics
+    from .sums import pair_counts as pair_counts
     from .sums import row_sums as row_sums
     from .target import Momentum as Momentum
     from .target import StopGradient as StopGradient
@@ -132,7 +133,7 @@ else:
             "similarity": "Cosine Dot LearnedTemperature Similarity",
             "similarities": "MLP Bilinear NegativeDistance NegativeSquaredDistance",
             "statistics": "RowStatistics row_statistics",
-            "sums": "row_sums",
+            "sums": "pair_counts row_sums",
             "target": "Momentum StopGradient",
             "values": "Batch Encoded View across_ranks embedded stack",
         }.items()
@@ -234,6 +235,7 @@ __all__ = [
     "load_encoder",
     "mlp",
     "optional_import",
+    "pair_counts",
     "rank",
     "row_statistics",
     "row_sums",

@@ -26,9 +26,13 @@ class Listed:
     excepted: tuple[Tensor, Tensor]
 
 
+# How many pairs may be listed, as a multiple of anchors and candidates.
+FEW = 8
+
+
 def _few(block: Block) -> int:
     """Return how many pairs may be listed: memory stays O(A + C)."""
-    return 8 * (len(block.anchors) + len(block.candidates))
+    return FEW * (len(block.anchors) + len(block.candidates))
 
 
 def listed(block: Block) -> Listed | None:

@@ -94,7 +94,7 @@ class Method(nn.Module):
         for part in objectives.values():
             if not isinstance(part, Objective):
                 raise InvalidValueError(f"`objective` must be a kontrast.Objective, got {type(part).__name__}")
-            part.check(sampler)
+            part.check(sampler, similarity)
         _check_bound(sampler, similarity)
         self.towers = nn.ModuleDict(
             {_slot(name): Tower(as_encoder(module), projectors.get(name)) for name, module in encoders.items()}
@@ -122,7 +122,7 @@ class Method(nn.Module):
             self.objectives = nn.ModuleDict({_slot(""): objective})
         for part in self.objectives.values():
             if isinstance(part, Objective):
-                part.check(self.sampler)
+                part.check(self.sampler, self.similarity)
         _check_bound(self.sampler, self.similarity)
 
     @property

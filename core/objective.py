@@ -10,6 +10,7 @@ from .errors import IncompatibleError
 from .loss import Loss
 from .pairs import Pairs
 from .precision import full_precision
+from .similarity import Cosine, Similarity
 
 if TYPE_CHECKING:
     from .sampler import PairSampler
@@ -26,11 +27,13 @@ class Needs:
         min_batch: the smallest batch (of all ranks) it is defined for.
         softmax: whether it reads the negatives as `row_statistics(...).negative_logsumexp` alone, where hard and
             debiased estimates stand.
+        similarity: the kind of similarity it is defined on; None: any.
     """
 
     negatives: bool = False
     min_batch: int = 1
     softmax: bool = False
+    similarity: type[Similarity] | None = None
 
 
 class Objective(nn.Module, ABC):
@@ -44,6 +47,7 @@ class Objective(nn.Module, ABC):
 
     def __call__(self, pairs: Pairs) -> Loss:
         """Return `forward(pairs)`, computed in full precision whatever autocast the encoders ran under."""
+        self._check_similarity(pairs.similarity)
         with full_precision(pairs.anchors):
             loss: Loss = super().__call__(pairs)
         return loss
@@ -52,13 +56,14 @@ class Objective(nn.Module, ABC):
     def forward(self, pairs: Pairs) -> Loss:
         """Return the loss of these pairs."""
 
-    def check(self, sampler: "PairSampler") -> None:
-        """Refuse a sampler that cannot give what this objective needs.
+    def check(self, sampler: "PairSampler", similarity: Similarity | None = None) -> None:
+        """Refuse a sampler that cannot give what this objective needs, or a similarity it is not defined on.
 
         Raises:
             IncompatibleError: says which need is not met and what would meet it.
         """
         name, source = type(self).__name__, type(sampler).__name__
+        self._check_similarity(Cosine() if similarity is None else similarity)
         if self.needs.negatives and not sampler.gives.negatives:
             raise IncompatibleError(
                 f"{name} needs negatives, and the sampler {source} gives none; "
@@ -68,4 +73,12 @@ class Objective(nn.Module, ABC):
             raise IncompatibleError(
                 f"the sampler {source} estimates the sum of the negatives' exponentials, and {name} reads no such sum; "
                 "take a softmax-type objective such as InfoNCE, or leave HardNegatives and Debiased out"
+            )
+
+    def _check_similarity(self, similarity: Similarity) -> None:
+        wanted = self.needs.similarity
+        if wanted is not None and not isinstance(similarity, wanted):
+            raise IncompatibleError(
+                f"{type(self).__name__} is defined on the similarity {wanted.__name__}, "
+                f"got {type(similarity).__name__}; give the method similarity=kontrast.{wanted.__name__}()"
             )

@@ -12,6 +12,7 @@ from torch import Tensor
 from .block import Block, Keys
 from .errors import InvalidValueError
 from .precision import full_precision
+from .prepared import Prepared
 from .similarity import Cosine, Similarity
 from .values import Encoded
 
@@ -128,9 +129,11 @@ class Pairs:
 
     def positive_scores(self) -> tuple[Tensor, Tensor]:
         """Return (anchor index [P], similarity [P]) of every positive pair, with gradient."""
-        index, anchors, positives = self.positive_index()
-        with full_precision(anchors):
-            return index, self.similarity.paired(anchors, positives)
+        with full_precision(self.anchors):
+            prepared = Prepared(self.similarity)
+            found = [(block, block.positive_slots()) for block in self.blocks]
+            scores = [prepared.paired(block, slots) for block, slots in found]
+            return torch.cat([anchor for _, (anchor, _) in found]), torch.cat(scores)
 
     def positive_logits(self, temperature: float) -> tuple[Tensor, Tensor]:
         """Return (anchor index [P], similarity / temperature + log-weight [P]) of the positives, with gradient."""

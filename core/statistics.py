@@ -151,7 +151,7 @@ def _block(
 
     if slots is None:
         logits = None
-        count, total, positive = walked[-3:]
+        count, total, positive = walked[-3], walked[-2], walked[-1]
     else:
         logits = listed_logits(prepared, block, slots, inverse_temperature)
         count = torch.bincount(logits[0], minlength=len(a))

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from .block import Block
 from .errors import IncompatibleError, InvalidValueError
-from .listing import listed_positives
+from .listing import listed, listed_positives
 from .pairs import Pairs
 from .precision import full_precision
 from .prepared import Prepared
 from .walk import Measure, Merge, Scored
 
-__all__ = ["SumOf", "block_sums", "listed_logits", "row_sums"]
+__all__ = ["SumOf", "block_sums", "listed_logits", "pair_counts", "row_sums"]
 
 
 def row_sums(
@@ -64,6 +64,39 @@ def row_sums(
             listed = None if slots is None else listed_logits(prepared, block, slots, 1 / temperature)
             parts.append(block_sums(prepared, measure, block, listed, offset))
     return torch.stack(parts).sum(0)
+
+
+def pair_counts(pairs: Pairs) -> tuple[Tensor, Tensor]:
+    """Return how many positives and how many negatives every anchor has, [A] and [A]; those of weight zero not counted.
+
+    From the keys alone where those single out few pairs; else tiles are walked.
+    """
+    totals = torch.zeros(2, len(pairs.anchors), dtype=torch.int64, device=pairs.anchors.device)
+    with torch.no_grad(), full_precision(pairs.anchors):
+        prepared = Prepared(pairs.similarity)
+        for block in pairs.blocks:
+            weighted = block.log_weights is not None or bool(block.rules)
+            found = None if weighted else listed(block)
+            if found is None:
+                totals += torch.stack(prepared.walk(block).measured(_Counts()))
+                continue
+            totals[0] += torch.bincount(found.positives[0], minlength=len(block.anchors))
+            if block.negatives:
+                totals[1] += len(block.candidates) - torch.bincount(found.excepted[0], minlength=len(block.anchors))
+    return totals[0], totals[1]
+
+
+@dataclass(frozen=True)
+class _Counts(Measure):
+    """How many positives and negatives there are."""
+
+    @property
+    def merges(self) -> tuple[Merge, ...]:
+        return ("count", "count")
+
+    def __call__(self, tile: Scored) -> tuple[Tensor, ...]:
+        positive, negative = (part.expand(tile.scores.shape).sum(-1) for part in tile.counted())
+        return positive, negative
 
 
 @dataclass(frozen=True)

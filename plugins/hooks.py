@@ -42,22 +42,56 @@ def kontrast_objectives() -> list[ObjectiveRecord]:
     home = "kontrast.plugins.objectives"
     return [
         ObjectiveRecord(
-            "cosine-regression",
-            f"{home}:CosineRegression",
-            "2 - 2 cos of prediction and target",
-            "arXiv:2006.07733",
+            "alignment-uniformity",
+            f"{home}:AlignmentUniformity",
+            "Positives close, negatives spread over the sphere",
+            "arXiv:2005.10242",
         ),
         ObjectiveRecord(
-            "info-nce",
-            f"{home}:InfoNCE",
-            "Cross entropy of each positive against the negatives",
-            "arXiv:1807.03748",
+            "cosine-regression", f"{home}:CosineRegression", "2 - 2 cos of prediction and target", "arXiv:2006.07733"
         ),
         ObjectiveRecord(
-            "nt-xent",
-            f"{home}:NTXent",
-            "Cross entropy of the positive against all others",
-            "arXiv:2002.05709",
+            "dcl", f"{home}:DCL", "InfoNCE with the positive left out of the denominator", "arXiv:2110.06848"
+        ),
+        ObjectiveRecord("dclw", f"{home}:DCLW", "DCL that asks more of positives far apart", "arXiv:2110.06848"),
+        ObjectiveRecord(
+            "graphcl",
+            f"{home}:GraphCLContrast",
+            "Each graph's views against other graphs' second views",
+            "arXiv:2010.13902",
+        ),
+        ObjectiveRecord(
+            "info-nce", f"{home}:InfoNCE", "Cross entropy of each positive against the negatives", "arXiv:1807.03748"
+        ),
+        ObjectiveRecord(
+            "jensen-shannon",
+            f"{home}:JensenShannon",
+            "Logistic regression, a mean for each kind of pair",
+            "arXiv:1808.06670",
+        ),
+        ObjectiveRecord("n-pair", f"{home}:NPair", "InfoNCE on dot products, lengths held small", "NeurIPS 2016, Sohn"),
+        ObjectiveRecord(
+            "nt-xent", f"{home}:NTXent", "Cross entropy of the positive against all others", "arXiv:2002.05709"
+        ),
+        ObjectiveRecord(
+            "pairwise-contrastive",
+            f"{home}:PairwiseContrastive",
+            "Squared distances, squared hinges to a margin",
+            "CVPR 2006, Hadsell et al.",
+        ),
+        ObjectiveRecord("siglip", f"{home}:SigLIP", "A sigmoid for every pair, no softmax", "arXiv:2303.15343"),
+        ObjectiveRecord("soft-triplet", f"{home}:SoftTriplet", "Triplets without a margin", "arXiv:1703.07737"),
+        ObjectiveRecord(
+            "sup-con", f"{home}:SupCon", "Everything of one's class against all others", "arXiv:2004.11362"
+        ),
+        ObjectiveRecord(
+            "temperature-free",
+            f"{home}:TemperatureFreeInfoNCE",
+            "InfoNCE on 2 artanh of the cosine",
+            "arXiv:2501.17683",
+        ),
+        ObjectiveRecord(
+            "triplet", f"{home}:Triplet", "A positive closer than a negative, by a margin", "arXiv:1503.03832"
         ),
         ObjectiveRecord(
             "vicreg", f"{home}:VICReg", "Invariance, variance hinge, squared covariances", "arXiv:2105.04906"

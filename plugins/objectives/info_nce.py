@@ -1,18 +1,19 @@
 """InfoNCE: pick the positive out from among the negatives.
 
-Shapes: A anchors, C candidates, D embedding size, P positive pairs.
+Shapes: A anchors, C candidates, D embedding size.
 """
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from kontrast import InvalidValueError, Loss, Needs, Objective, Pairs, Term, row_statistics
+from kontrast import Loss, Pairs, RowStatistics, Term, row_statistics
+from kontrast.plugins.objectives.softmax import SoftmaxObjective
 
-__all__ = ["InfoNCE"]
+__all__ = ["InfoNCE", "cross_entropies"]
 
 
-class InfoNCE(Objective):
+class InfoNCE(SoftmaxObjective):
     """Cross entropy of each positive against the anchor's negatives.
 
     For anchor i with positives P(i) and negatives N(i)::
@@ -31,13 +32,8 @@ class InfoNCE(Objective):
         van den Oord et al. 2018, arXiv:1807.03748, eq. 4; with a temperature: He et al. 2020, arXiv:1911.05722, eq. 1.
     """
 
-    needs = Needs(negatives=True, softmax=True)
-
     def __init__(self, temperature: float = 0.1) -> None:
-        super().__init__()
-        if not temperature > 0:
-            raise InvalidValueError(f"`temperature` must be > 0, got {temperature!r}")
-        self.temperature = temperature
+        super().__init__(temperature)
 
     def forward(self, pairs: Pairs) -> Loss:
         """Return the loss over anchors that have a positive, in nats.
@@ -46,18 +42,19 @@ class InfoNCE(Objective):
             pairs: anchors [A, D] against candidates [C, D].
         """
         rows = row_statistics(pairs, temperature=self.temperature)
-        some = rows.negative_count > 0
-        # -log(e^p / (e^p + N)) = softplus(log N - p): a sum over positives that walks a tile only where they are many.
-        totals = rows.positive_sums(_rest, torch.where(some, rows.negative_logsumexp, 0.0))
-        losses = torch.where(some, totals, 0.0)
+        losses = cross_entropies(rows)
         loss = Loss.over_rows(losses / rows.positive_count.clamp(min=1), rows.positive_count > 0)
         # log(candidates) - loss bounds the mutual information of anchor and positive from below (ibid., eq. 5).
         bound = rows.positive_count * torch.log1p(rows.negative_count.to(losses.dtype)) - losses.detach()
         return Loss(loss.terms, (Term("mutual_information_bound", bound.sum(), rows.positive_count.sum()),))
 
-    def extra_repr(self) -> str:
-        """Show the temperature."""
-        return f"temperature={self.temperature}"
+
+def cross_entropies(rows: RowStatistics) -> Tensor:
+    """Return for every anchor the sum over its positives of -log(e^p / (e^p + sum over negatives of e^n)), [A]."""
+    some = rows.negative_count > 0
+    # It is softplus(log N - p): a sum over positives, for which tiles are walked only where those are many.
+    sums = rows.positive_sums(_rest, torch.where(some, rows.negative_logsumexp, 0.0))
+    return torch.where(some, sums, 0.0)
 
 
 def _rest(logits: Tensor) -> Tensor:

@@ -3,12 +3,13 @@
 Shapes: A anchors, C candidates, D embedding size.
 """
 
-from kontrast import InvalidValueError, Loss, Needs, Objective, Pairs, row_statistics
+from kontrast import Loss, Pairs, row_statistics
+from kontrast.plugins.objectives.softmax import SoftmaxObjective
 
 __all__ = ["NTXent"]
 
 
-class NTXent(Objective):
+class NTXent(SoftmaxObjective):
     """Tell the positive from everything else that the anchor is compared with.
 
     For anchor i with positives P(i)::
@@ -28,13 +29,8 @@ class NTXent(Objective):
         Chen et al. 2020, arXiv:2002.05709, eq. 1. Differs from it: any number of positives (their mean).
     """
 
-    needs = Needs(negatives=True, softmax=True)
-
     def __init__(self, temperature: float = 0.5) -> None:
-        super().__init__()
-        if not temperature > 0:
-            raise InvalidValueError(f"`temperature` must be > 0, got {temperature!r}")
-        self.temperature = temperature
+        super().__init__(temperature)
 
     def forward(self, pairs: Pairs) -> Loss:
         """Return the loss over anchors that have a positive, in nats.
@@ -44,7 +40,3 @@ class NTXent(Objective):
         """
         rows = row_statistics(pairs, temperature=self.temperature)
         return Loss.over_rows(rows.logsumexp - rows.positive_mean, rows.positive_count > 0)
-
-    def extra_repr(self) -> str:
-        """Show the temperature."""
-        return f"temperature={self.temperature}"

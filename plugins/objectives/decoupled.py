@@ -1,0 +1,94 @@
+"""Decoupled contrastive learning: the positive is left out of the denominator.
+
+Shapes: A anchors, C candidates, D embedding size, P positive pairs.
+"""
+
+import math
+
+import torch
+
+from kontrast import InvalidValueError, Loss, Pairs, all_sum, row_statistics
+from kontrast.plugins.objectives.softmax import SoftmaxObjective
+
+__all__ = ["DCL", "DCLW"]
+
+
+class DCL(SoftmaxObjective):
+    """Pull the positive closer than the log-sum of the negatives alone.
+
+    For anchor i with positives P(i) and negatives N(i)::
+
+        loss_i = mean over p of  -s_ip / t  +  log sum_{n in N(i)} e^(s_in / t)
+
+    May be negative. Its gradient is InfoNCE's without the factor that vanishes where the positive is easy, so that
+    small batches learn as well.
+
+    Args:
+        temperature: t above, dimensionless, > 0; 0.1 in the paper.
+
+    Raises:
+        InvalidValueError: if `temperature` is not > 0.
+
+    Source:
+        Yeh et al. 2022, arXiv:2110.06848, eq. 6. Any number of positives (their mean). An anchor without a positive or
+        without a negative contributes nothing and is not counted.
+    """
+
+    def __init__(self, temperature: float = 0.1) -> None:
+        super().__init__(temperature)
+
+    def forward(self, pairs: Pairs) -> Loss:
+        """Return the loss over anchors that have a positive and a negative, in nats.
+
+        Args:
+            pairs: anchors [A, D] against candidates [C, D].
+        """
+        rows = row_statistics(pairs, temperature=self.temperature)
+        both = (rows.positive_count > 0) & (rows.negative_count > 0)
+        return Loss.over_rows(rows.negative_logsumexp - rows.positive_mean, both)
+
+
+class DCLW(SoftmaxObjective):
+    """`DCL` that asks more of positive pairs which are far apart.
+
+    With weights w that are 1 on average over the batch's positive pairs (i, p)::
+
+        loss_i = mean over p of  -w_ip s_ip / t  +  log sum_{n in N(i)} e^(s_in / t)
+        w_ip = 2 - e^(s_ip / sigma) / mean over all pairs of e^(s / sigma)
+
+    Args:
+        temperature: t above, dimensionless, > 0.
+        sigma: above, dimensionless, > 0; 0.5 in the paper. Smaller spreads the weights.
+
+    Raises:
+        InvalidValueError: if `temperature` or `sigma` is not > 0.
+
+    Source:
+        Yeh et al. 2022, arXiv:2110.06848, eq. 7, the von Mises-Fisher weights. The mean is over the positive pairs of
+        all processes; the weights carry gradient, as in the authors' code. The positives are gathered, [P, D].
+    """
+
+    def __init__(self, temperature: float = 0.1, sigma: float = 0.5) -> None:
+        super().__init__(temperature)
+        if not 0 < sigma < math.inf:
+            raise InvalidValueError(f"`sigma` must be > 0, got {sigma!r}; it is the scale of the positives' weights")
+        self.sigma = sigma
+
+    def forward(self, pairs: Pairs) -> Loss:
+        """Return the loss over anchors that have a positive and a negative, in nats.
+
+        Args:
+            pairs: anchors [A, D] against candidates [C, D].
+        """
+        rows = row_statistics(pairs, temperature=self.temperature)
+        anchor, scores = pairs.positive_scores()
+        weights = (scores / self.sigma).exp()
+        mean = all_sum(weights.sum()) / all_sum(torch.full_like(weights.sum(), len(weights))).clamp(min=1)
+        weighted = (2 - weights / torch.where(mean > 0, mean, 1.0)) * scores / self.temperature
+        total = torch.zeros_like(rows.positive_mean).index_add(0, anchor, weighted)
+        both = (rows.positive_count > 0) & (rows.negative_count > 0)
+        return Loss.over_rows(rows.negative_logsumexp - total / rows.positive_count.clamp(min=1), both)
+
+    def extra_repr(self) -> str:
+        """Show temperature and sigma."""
+        return f"{super().extra_repr()}, sigma={self.sigma}"
