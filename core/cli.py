@@ -39,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from .saved_commands import COMMANDS
 
             return COMMANDS[given[0]](given[1:])
+        if given[:1] == ["check"]:
+            from .testing.command import check
+
+            return check(given[1:])
         return _light(given)
     except BrokenPipeError:  # whoever read us (`| head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -49,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-COMMANDS = ("describe", "embed", "evaluate", "export", "list", "plugins", "train")
+COMMANDS = ("check", "describe", "embed", "evaluate", "export", "list", "plugins", "train")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -73,6 +77,7 @@ def _light(given: list[str]) -> int:
     plugins.add_argument("--json", action="store_true", help="as JSON")
     commands.add_parser("train", help="train a method: kontrast train METHOD --help", add_help=False)
     for name, summary in (
+        ("check", "hold a plugin to what it promises: kontrast check --help"),
         ("evaluate", "judge a run's encoder: kontrast evaluate --help"),
         ("embed", "a run's vectors, as .npz: kontrast embed --help"),
         ("export", "an encoder for other programs: kontrast export --help"),

@@ -9,6 +9,7 @@ NAME` does the same from the command line, `parametrize_with_checks` makes one t
 
 from .checks import Check, ConformanceError, NotCheckedError, Report, Result, run_checks
 from .objective import check_objective, objective_checks
+from .parametrize import parametrize_with_checks
 from .processes import ProcessError, Processes, processes
 from .sampler import check_sampler, sampler_checks
 from .scene import example_views
@@ -25,6 +26,7 @@ __all__ = [
     "check_sampler",
     "example_views",
     "objective_checks",
+    "parametrize_with_checks",
     "processes",
     "run_checks",
     "sampler_checks",

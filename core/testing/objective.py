@@ -52,7 +52,8 @@ class ObjectiveCase:
         self.name, self.factory, made_now = made(subject, ObjectiveRecord, Objective, {})  # type: ignore[type-abstract]
         self._objective = copy.deepcopy(made_now)
         self.reference, self.oracle = reference, oracle
-        self.similarity = copy.deepcopy(Cosine() if similarity is None else similarity).double()
+        wanted: type[Similarity] = made_now.needs.similarity or Cosine
+        self.similarity = copy.deepcopy(wanted() if similarity is None else similarity).double()
         self.sampler = copy.deepcopy(_fitting(made_now) if sampler is None else sampler).double()
         if stateful(self.sampler):  # a queue with something in it
             commit(self.sampler, dressed(example_views(1000), torch.arange(1000, 1006)))
@@ -135,7 +136,7 @@ def check_objective(
         oracle: the formula once more, in float64 and independent of the objective: nested lists [V][N][D] (and
             `labels=`, a list [N], where the sampler matches by labels) -> value.
         sampler: what makes the pairs; by default `InBatch()`, or `Positives("forward")` where no negatives are needed.
-        similarity: by default the cosine.
+        similarity: by default the one it needs, else the cosine.
         expected_failures: by the name of a check, why it fails; one that passes is a failure. A class may carry
             further ones as its attribute `expected_failures`.
 

@@ -59,7 +59,7 @@ def anchors_without_positives(case: ObjectiveCase) -> None:
 
 
 def no_positives_at_all(case: ObjectiveCase) -> None:
-    """Breaks where no anchor has a positive: NaN, or a gradient out of nothing."""
+    """Breaks where no anchor has a positive: loss or gradient are not finite."""
     try:
         found = case.measure_pairs(lambda x: _by_label(case, x, [-1] * 6), example_views(9))
     except KontrastError:
@@ -67,8 +67,6 @@ def no_positives_at_all(case: ObjectiveCase) -> None:
             return  # it says that it needs more
         raise
     found.check_finite("without any positive")
-    if found.embeddings.abs().max() > 1e-12:
-        raise ConformanceError("no anchor has a positive, and yet there is a gradient")
 
 
 def single_sample(case: ObjectiveCase) -> None:

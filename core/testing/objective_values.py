@@ -8,11 +8,11 @@ import math
 
 import torch
 
-from kontrast import IncompatibleError, Objective, Positives
+from kontrast import IncompatibleError, Method, Objective, Positives
 
 from .checks import ConformanceError, NotCheckedError
 from .objective import ObjectiveCase
-from .scene import commit, dressed, example_views, learned, measured, pairs_of, scored, stateful
+from .scene import SIZE, commit, dressed, example_views, learned, measured, pairs_of, scored, stateful
 from .snapshot import difference, snapshot
 from .states import reloaded
 
@@ -37,7 +37,7 @@ def returns_a_loss(case: ObjectiveCase) -> None:
 
 def needs_are_true(case: ObjectiveCase) -> None:
     """Untrue `needs`: it refuses its sampler, or cannot do with the smallest batch it says it needs."""
-    case.objective().check(case.sampler)
+    Method(torch.nn.Identity(), sampler=case.sampler, objective=case.objective(), similarity=case.similarity)
     least = max(case.objective().needs.min_batch, case.sampler.gives.min_batch)
     case.measure(example_views(samples=least)).check_finite(f"on the smallest batch it asks for, {least},")
     if not case.objective().needs.negatives:
@@ -94,19 +94,25 @@ def gradcheck(case: ObjectiveCase) -> None:
 
 
 def sign(case: ObjectiveCase) -> None:
-    """Wrong sign: the loss does not fall when the anchors move towards their positives."""
-    samples = max(6, case.objective().needs.min_batch)
-    for seed in range(3):
-        views = example_views(seed, samples=samples)
-        towards = torch.stack([views[1] - views[0], torch.zeros_like(views[1])])
-        here, there = case.measure(views), case.measure(views + 0.1 * towards)
-        slope = float((here.embeddings * towards).sum())
-        if not there.value < here.value:
+    """Wrong sign: the loss does not fall when the anchors turn towards their positives."""
+    if case.objective().needs.min_batch > SIZE // 2:
+        raise NotCheckedError(f"samples at right angles are at most {SIZE // 2}, and it needs more")
+    # Sample i and its copy lie in a plane of their own, so that nothing but their angle changes.
+    axes = torch.eye(SIZE, dtype=torch.float64)
+    own, across = axes[: SIZE // 2], axes[SIZE // 2 :]
+    for angle in (2.2, 1.7, 1.0, 0.6):
+        flat = angle < math.pi / 2  # a margin may be kept by then
+        positive = math.cos(angle) * own + math.sin(angle) * across
+        turned = math.cos(0.1) * own + math.sin(0.1) * across
+        here, there = (case.measure(torch.stack([anchor, positive])) for anchor in (own, turned))
+        slope = float((here.embeddings[0] * across).sum())
+        if not (there.value < here.value or (flat and there.value == here.value)):
             raise ConformanceError(
-                f"anchors a tenth nearer to their positives have loss {there.value:.6g}, and had {here.value:.6g}"
+                f"anchors at {angle - 0.1:.1f} rad to their positives have loss {there.value:.6g}, and at {angle} rad "
+                f"{here.value:.6g}; it must fall as they come closer"
             )
-        if not slope < 0:
-            raise ConformanceError(f"the gradient pushes anchors away from their positives (slope {slope:.3g})")
+        if not (slope < 0 or (flat and slope == 0)):
+            raise ConformanceError(f"the gradient turns anchors away from their positives (slope {slope:.3g})")
 
 
 def order_of_rows(case: ObjectiveCase) -> None:
