@@ -92,7 +92,7 @@ def duplicates(case: ObjectiveCase) -> None:
         raise ConformanceError(
             f"the loss jumps from {near:.6g} to {found.value:.6g} where samples that are almost alike become equal"
         )
-    if case.oracle is not None and not math.isclose(found.value, case.expected(views), rel_tol=1e-9, abs_tol=1e-9):
+    if case.oracle is not None and not math.isclose(found.value, case.expected(views), rel_tol=1e-7, abs_tol=1e-9):
         raise ConformanceError(f"the loss is {found.value!r} and the oracle's {case.expected(views)!r}")
     same = example_views(13)[:1, :1].expand(2, 6, -1)
     case.measure(same).check_finite("with all embeddings equal")

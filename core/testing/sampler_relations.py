@@ -172,7 +172,7 @@ def arrange(case: SamplerCase) -> None:
             for seed in (1, 2):
                 torch.manual_seed(seed)
                 try:
-                    found.append(case.sampler().arrange(order, 6, *given))
+                    found.append(case.sampler().arrange(order, 8, *given))
                 except IncompatibleError:
                     if given[0] is not None:
                         raise
