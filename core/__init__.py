@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from .optim import SGD as SGD
     from .optim import AdamW as AdamW
     from .pairs import Pairs as Pairs
+    from .queue import IdQueue as IdQueue
     from .queue import Queue as Queue
     from .random import Draws as Draws
     from .report import embedding_picture as embedding_picture
@@ -124,7 +125,7 @@ else:
             "objective": "Needs Objective",
             "optim": "AdamW LARS SGD",
             "pairs": "Pairs",
-            "queue": "Queue",
+            "queue": "IdQueue Queue",
             "random": "Draws",
             "report": "embedding_picture",
             "run": "NonFiniteLossError Run",
@@ -178,6 +179,7 @@ __all__ = [
     "Gives",
     "HardNegatives",
     "HardestNegatives",
+    "IdQueue",
     "Identity",
     "InBatch",
     "IncompatibleError",

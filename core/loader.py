@@ -4,7 +4,7 @@ Every number here is a function of (seed, epoch, sample id, view): the views of 
 loader workers and of processes, and after a resume.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +13,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .augmenter import Augmenter
 from .data import Data
+from .errors import InvalidValueError
 from .random import Draws
+from .sampler import PairSampler
 from .values import Batch, View
 
-__all__ = ["MicroBatch", "Plan", "micro_batches"]
+__all__ = ["MicroBatch", "Plan", "arrangement", "micro_batches"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Plan:
         drop_last: leave an epoch's last batch out where it is not full.
         world: number of processes.
         rank: this one's.
+        arrange: an epoch's random permutation -> the order in which batches are cut from it.
     """
 
     length: int
@@ -61,6 +64,7 @@ class Plan:
     drop_last: bool
     world: int
     rank: int
+    arrange: Callable[[Tensor], Tensor] | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -76,6 +80,7 @@ class Plan:
         per_epoch = self.steps_per_epoch
         for epoch in range(start // max(1, per_epoch), self.epochs):
             order = torch.randperm(self.length, generator=Draws(self.seed, epoch).generator())
+            order = order if self.arrange is None else self.arrange(order)
             for position, batch in enumerate(order.split(self.batch_size)[:per_epoch]):
                 step = epoch * per_epoch + position
                 if step >= start:
@@ -89,6 +94,26 @@ class Plan:
         for k in range(count):
             share = sum(len(own[k]) for own in parts) / len(batch)
             yield MicroBatch(step, epoch, share, k == count - 1, parts[self.rank][k])
+
+
+def arrangement(sampler: PairSampler, data: Data, batch_size: int) -> Callable[[Tensor], Tensor]:
+    """Return how a sampler orders an epoch of a data set; labels and groups are the data set's attributes, [N].
+
+    Raises:
+        InvalidValueError: when it is called, if the sampler returns anything but the same samples in another order.
+    """
+    labels, groups = (getattr(data, name, None) for name in ("labels", "groups"))
+
+    def arrange(order: Tensor) -> Tensor:
+        arranged = sampler.arrange(order, batch_size, labels, groups)
+        if arranged is not order and not torch.equal(arranged.sort().values, order.sort().values):
+            raise InvalidValueError(
+                f"`arrange` of {type(sampler).__name__} must return the samples it is given in another order, "
+                f"got {len(arranged)} of {len(order)}, or some of them twice"
+            )
+        return arranged
+
+    return arrange
 
 
 def micro_batches(

@@ -179,4 +179,9 @@ class Pairs:
             )
             for block in self.blocks
         ]
-        return replace(self, blocks=(pair, *others), rows=None)
+        rows = None
+        if self.rows is not None:
+            of = self.rows
+            labels, groups = (None if key is None else key[index] for key in (of.labels, of.groups))
+            rows = replace(of, rows=anchors, ids=of.ids[index], copies=of.copies[index], labels=labels, groups=groups)
+        return replace(self, blocks=(pair, *others), rows=rows)

@@ -3,7 +3,7 @@
 Shapes: K entries, D embedding size, A anchors.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from .pairs import Pairs
 from .sampler import Gives, PairSampler, Wrapper
 from .values import Encoded, across_ranks, stack
 
-__all__ = ["Queue"]
+__all__ = ["IdQueue", "Queue"]
 
 
 class Queue(Wrapper):
@@ -80,8 +80,8 @@ class Queue(Wrapper):
         absent = torch.full_like(new.ids, -1)
         given = (absent if key is None else key for key in (new.labels, new.groups))
         keys = torch.stack([new.ids, *given, torch.full_like(new.ids, self.commits)], dim=1)
-        rows = new.rows[-self.size :]
-        if self.rows.shape[1] != rows.shape[1]:
+        rows = self._kept(new.rows[-self.size :])
+        if self.rows.shape != (self.size, rows.shape[1]):
             if self.fill:
                 raise InvalidValueError(
                     f"the queue holds embeddings of size {self.rows.shape[1]}, and this batch has {rows.shape[1]}"
@@ -128,6 +128,14 @@ class Queue(Wrapper):
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
 
+    def _kept(self, rows: Tensor) -> Tensor:
+        """Return what is kept of new embeddings [M, D]."""
+        return rows
+
+    def _embeddings(self, ids: Tensor) -> Tensor:
+        """Return the embeddings [K, D] of the entries."""
+        return self.rows[: self.fill]
+
     def _block(self, pairs: Pairs) -> Block:
         if pairs.rows is None:
             raise IncompatibleError(
@@ -135,10 +143,45 @@ class Queue(Wrapper):
             )
         anchors = pairs.anchors
         # Filled from the front; once full, every slot counts.
-        rows = self.rows[: self.fill].to(anchors.dtype)
         ids, labels, groups, _ = self.keys[: self.fill].unbind(1)
+        rows = self._embeddings(ids).to(anchors.dtype)
         ours, theirs = Keys(alias=pairs.rows.ids), Keys(alias=ids)
         if pairs.match != "ids":
             stored = {"labels": labels, "groups": groups}[pairs.match]
             ours, theirs = replace(ours, match=pairs.rows.key(pairs.match)), replace(theirs, match=stored)
         return Block(anchors, rows, ours, theirs)
+
+
+class IdQueue(Queue):
+    """A `Queue` of ids, embedded anew in every step, with gradient: its entries are never stale (CLRec).
+
+    Every process holds the same entries and computes its own anchors' rows against them; nothing is gathered.
+
+    Args:
+        inner: the sampler whose pairs are added to.
+        encode: ids [K] -> embeddings [K, D]: a module (an item tower, an `nn.Embedding`), which may be part of the
+            method's encoder, or a function.
+        size: how many ids are kept, >= 1.
+
+    Raises:
+        InvalidValueError: if `size` is not >= 1, or `encode` returns another shape.
+
+    Source:
+        Zhou et al. 2021, arXiv:2005.12964. The queue starts empty, not with random ids.
+    """
+
+    def __init__(self, inner: PairSampler, encode: Callable[[Tensor], Tensor], size: int = 2560) -> None:
+        super().__init__(inner, size)
+        self.encode = encode
+
+    def _kept(self, rows: Tensor) -> Tensor:
+        return rows[:, :0]
+
+    def _embeddings(self, ids: Tensor) -> Tensor:
+        embeddings = self.encode(ids)
+        if embeddings.ndim != 2 or len(embeddings) != len(ids):
+            raise InvalidValueError(
+                f"`encode` of an IdQueue must return one embedding per id, [{len(ids)}, D], "
+                f"got {list(embeddings.shape)}"
+            )
+        return embeddings

@@ -19,7 +19,7 @@ from .distributed import broadcast_object, join_processes, rank, world_size
 from .encoder import Encoder
 from .errors import IncompatibleError, InvalidValueError
 from .gradient import LargeBatch, StepModule, backward
-from .loader import MicroBatch, Plan, micro_batches
+from .loader import MicroBatch, Plan, arrangement, micro_batches
 from .method import Method
 from .norm import sync_batch_norms
 from .observer import Observer, Observers, Progress
@@ -150,7 +150,15 @@ class Run:
         self.sync_batchnorm = sync_batchnorm
         self.log_every, self.diagnose_every, self.checkpoint_every = log_every, diagnose_every, checkpoint_every
         self.plan = Plan(
-            len(data), epochs, batch_size, micro_batch_size, seed, drop_last, world=world_size(), rank=rank()
+            len(data),
+            epochs,
+            batch_size,
+            micro_batch_size,
+            seed,
+            drop_last,
+            world=world_size(),
+            rank=rank(),
+            arrange=arrangement(method.sampler, data, batch_size),
         )
         check_batch(self.method, self.plan)
         if micro_batch_size and large_batch == "cache":

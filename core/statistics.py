@@ -144,14 +144,14 @@ def _block(
     found = listed(block) if plain and block.negatives else None
     slots = listed_positives(block) if found is None else found.positives
     a, c = prepared.anchors(block), prepared.candidates(block)
-    walked: tuple[Tensor, ...] = ()
+    walked = tuple[Tensor, ...]()
     if found is None and (block.negatives or slots is None):
         measure = _Logits(inverse_temperature, (*powers, 0.0) if weighted else powers, positives=slots is None)
         walked = prepared.walk(block).measured(measure)
 
     if slots is None:
         logits = None
-        count, total, positive = walked[-3], walked[-2], walked[-1]
+        count, total, positive = walked[-3:]
     else:
         logits = listed_logits(prepared, block, slots, inverse_temperature)
         count = torch.bincount(logits[0], minlength=len(a))

@@ -51,6 +51,12 @@ def train(given: list[str]) -> int:
     names.chosen.setdefault("optimizer", "adamw")
     if names.chosen["optimizer"] not in OPTIMIZERS:
         raise UnknownNameError("optimizer", names.chosen["optimizer"], OPTIMIZERS)
+    if "encoder" not in parameters(method_factory):
+        raise IncompatibleError(
+            f"the command line builds one encoder, and the method `{names.chosen['method']}` takes several "
+            f"({', '.join(name for name in parameters(method_factory) if name.endswith('encoder'))}); "
+            "compose it in Python and give it to kontrast.Run"
+        )
     encoder_factory = _of_adapter(EncoderRecord, names.chosen["encoder"], names.chosen["adapter"])
     augmenter_factory = _of_adapter(AugmenterRecord, names.chosen["augmenter"], names.chosen["adapter"])
     splits: Splits[Data] | None = None if names.wants == "help" else adapter.load(names.chosen["data"])

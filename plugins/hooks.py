@@ -15,6 +15,7 @@ def kontrast_methods() -> list[MethodRecord]:
             "Predict a momentum target of the other view; no negatives",
             "arXiv:2006.07733",
         ),
+        MethodRecord("clip", f"{home}.clip:clip", "An image finds its text, a text its image", "arXiv:2103.00020"),
         MethodRecord(
             "moco-v2",
             f"{home}.moco_v2:moco_v2",
@@ -101,16 +102,32 @@ def kontrast_objectives() -> list[ObjectiveRecord]:
 
 @kontrast.hookimpl
 def kontrast_samplers() -> list[SamplerRecord]:
-    """Return the core's samplers."""
+    """Return the core's samplers and our own."""
+    home = "kontrast.plugins.samplers"
     return [
         SamplerRecord("debiased", "kontrast:Debiased", "Correct for negatives that are none", "arXiv:2007.00224"),
-        SamplerRecord("hard-negatives", "kontrast:HardNegatives", "Weigh negatives by score", "arXiv:2010.04592"),
+        SamplerRecord(
+            "guided-negatives",
+            f"{home}:GuidedNegatives",
+            "Leave out what a guide finds too similar",
+            "arXiv:2402.16829",
+        ),
+        SamplerRecord("hard-negatives", "kontrast:HardNegatives", "Weigh negatives by their score", "arXiv:2010.04592"),
         SamplerRecord(
             "hardest-negatives", "kontrast:HardestNegatives", "The top-scoring negatives alone", "arXiv:1503.03832"
         ),
         SamplerRecord("in-batch", "kontrast:InBatch", "All other rows of the batch, of all processes"),
+        SamplerRecord(
+            "nearest-neighbors",
+            f"{home}:NearestNeighbors",
+            "The nearest past embedding as positive",
+            "arXiv:2104.14548",
+        ),
+        SamplerRecord("no-duplicates", f"{home}:NoDuplicates", "No label twice in a batch"),
+        SamplerRecord("per-class", f"{home}:PerClass", "Several samples of each class in a batch"),
         SamplerRecord("positives", "kontrast:Positives", "The other copies of one's sample alone"),
         SamplerRecord("queue", "kontrast:Queue", "Past embeddings as further negatives", "arXiv:1911.05722"),
+        SamplerRecord("same-group", f"{home}:SameGroup", "Batches of one group each"),
         SamplerRecord(
             "semi-hard-negatives",
             "kontrast:SemiHardNegatives",
