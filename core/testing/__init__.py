@@ -7,7 +7,11 @@ On the CPU, without pytest and without private names; several GPUs are checked b
 NAME` does the same from the command line, `parametrize_with_checks` makes one test of each check.
 """
 
+from .adapter import adapter_checks, check_adapter
+from .augmenter import augmenter_checks, check_augmenter
 from .checks import Check, ConformanceError, NotCheckedError, Report, Result, run_checks
+from .encoder import check_encoder, encoder_checks
+from .method import check_method, method_checks
 from .objective import check_objective, objective_checks
 from .parametrize import parametrize_with_checks
 from .processes import ProcessError, Processes, processes
@@ -22,9 +26,17 @@ __all__ = [
     "Processes",
     "Report",
     "Result",
+    "adapter_checks",
+    "augmenter_checks",
+    "check_adapter",
+    "check_augmenter",
+    "check_encoder",
+    "check_method",
     "check_objective",
     "check_sampler",
+    "encoder_checks",
     "example_views",
+    "method_checks",
     "objective_checks",
     "parametrize_with_checks",
     "processes",

@@ -6,7 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from kontrast import (
+    AdapterRecord,
+    AugmenterRecord,
+    EncoderRecord,
     InvalidValueError,
+    MethodRecord,
     ObjectiveRecord,
     PluginError,
     SamplerRecord,
@@ -16,13 +20,21 @@ from kontrast import (
 )
 from kontrast.table import print_table
 
+from .adapter import adapter_checks
+from .augmenter import augmenter_checks
 from .checks import Check, Report, run_checks
+from .encoder import encoder_checks
+from .method import method_checks
 from .objective import objective_checks
 from .sampler import sampler_checks
 
 __all__ = ["CHECKABLE", "check"]
 
 CHECKABLE: dict[str, tuple[type[Any], Callable[..., list[Check]]]] = {
+    "adapter": (AdapterRecord, adapter_checks),
+    "augmenter": (AugmenterRecord, augmenter_checks),
+    "encoder": (EncoderRecord, encoder_checks),
+    "method": (MethodRecord, method_checks),
     "objective": (ObjectiveRecord, objective_checks),
     "sampler": (SamplerRecord, sampler_checks),
 }
@@ -75,7 +87,7 @@ def _kinds(name: str) -> list[str]:
         kinds.append(kind)
     if not kinds:
         known = {known for record, _ in CHECKABLE.values() for known in get_records(record)}
-        raise UnknownNameError(" or ".join(sorted(CHECKABLE)), name, known)
+        raise UnknownNameError("registered name that can be checked", name, known)
     return kinds
 
 

@@ -206,6 +206,7 @@ def test_processes_are_kept_and_survive_failures(gloo: GlooPool) -> None:
     assert gloo.run(3, _world, 9) == [(0, 3, 9), (1, 3, 9), (2, 3, 9)]
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("from kontrast.testing import check_sampler\ncheck_sampler('in-batch')\n")

@@ -1,0 +1,140 @@
+"""Everything we register is held to what the conformance kit checks; what is registered later is so by itself.
+
+Shapes: V views, N samples, D embedding size.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import test_objectives
+import test_pair_objectives
+import torch
+
+import kontrast as kt
+from kontrast.plugins.samplers import GuidedNegatives
+from kontrast.testing import check_adapter, check_augmenter, check_encoder, check_method, check_objective, check_sampler
+
+pytestmark = pytest.mark.usefixtures("gloo")
+
+# On example_views(0), six samples: the papers' formulas in the plain loops of the tests beside this one.
+REFERENCES: dict[str, float] = {
+    "alignment-uniformity": -0.696323101796,
+    "cosine-regression": 2.44290758358,
+    "dcl": 7.93857134184,
+    "dclw": 9.13130697137,
+    "graphcl": 4.56461411451,
+    "info-nce": 7.94182509111,
+    "jensen-shannon": 3.29355375018,
+    "n-pair": 6.6923525854,
+    "nt-xent": 3.03925891311,
+    "pairwise-contrastive": 10.2748787492,
+    "siglip": 12.2396623768,
+    "soft-triplet": 0.846621804192,
+    "sup-con": 7.94182509111,
+    "temperature-free": 3.12704297401,
+    "triplet": 0.482182821863,
+    "vicreg": 74.0021390488,
+}
+
+# Losses that are sums over pairs of either kind, as their papers have them: a negative counts whoever else is there.
+PAIRS_COUNT = "a mean over pairs, not over anchors: the negatives of an anchor without positives count too"
+EXPECTED: dict[str, dict[str, str]] = {
+    name: {"anchors-without-positives": PAIRS_COUNT} for name in ("alignment-uniformity", "jensen-shannon", "siglip")
+}
+
+
+def _given(name: str) -> dict[str, Any]:
+    """Return the oracle of a registered objective, and what it is compared on."""
+    if name in test_pair_objectives.CASES:
+        case = test_pair_objectives.CASES[name]
+
+        def oracle(views: Any, labels: list[int] | None = None) -> float:
+            return case.oracle(test_pair_objectives.table(views, case.score, labels, "all"))
+
+        return {"oracle": oracle, "similarity": case.similarity(), "sampler": kt.InBatch()}
+    if name in test_objectives.CASES:
+        plain = test_objectives.CASES[name]
+        return {"oracle": plain.oracle, "sampler": plain.sampler}
+    return {}
+
+
+@pytest.mark.parametrize("name", kt.get_records(kt.ObjectiveRecord))
+def test_objective(name: str) -> None:
+    reference = {0: REFERENCES[name]} if name in REFERENCES else None
+    report = check_objective(name, reference=reference, expected_failures=EXPECTED.get(name), **_given(name))
+    assert report.state("equals-the-oracle") == "passed", f"give `{name}` an oracle in plain loops"
+    assert report.state("equals-the-reference") == "passed", f"give `{name}` a reference value"
+
+
+@pytest.mark.parametrize("name", ["info-nce", "nt-xent", "sup-con", "triplet"])
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        lambda: kt.InBatch(match="labels"),
+        lambda: kt.InBatch("cross"),
+        lambda: kt.Queue(kt.Positives("forward"), size=9),
+        lambda: kt.HardestNegatives(kt.InBatch(), count=2),
+    ],
+    ids=["labels", "cross", "queue", "hardest"],
+)
+def test_objective_with_another_sampler(name: str, sampler: Callable[[], kt.PairSampler]) -> None:
+    check_objective(name, sampler=sampler())
+
+
+# What a name alone does not say.
+MADE: dict[str, Callable[[], kt.PairSampler]] = {
+    "guided-negatives": lambda: GuidedNegatives(
+        kt.InBatch(), torch.randn(64, 5, generator=torch.Generator().manual_seed(0)), margin=0.3
+    ),
+}
+NEIGHBORS = "the anchor is what stands in for the sample: its neighbour, an old embedding of another sample"
+EXPECTED_OF_SAMPLERS: dict[str, dict[str, str]] = {
+    "nearest-neighbors": {
+        "positives-match": NEIGHBORS,
+        "no-old-copy-among-negatives": NEIGHBORS,
+        "anchors-stay-local": NEIGHBORS,
+    },
+}
+
+
+@pytest.mark.parametrize("name", kt.get_records(kt.SamplerRecord))
+def test_sampler(name: str) -> None:
+    check_sampler(MADE.get(name, name), expected_failures=EXPECTED_OF_SAMPLERS.get(name))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: kt.InBatch("cross", match="labels"),
+        lambda: kt.InBatch("forward", match="groups"),
+        lambda: kt.Queue(kt.Positives("forward"), size=5),
+        lambda: kt.Queue(kt.InBatch(match="labels"), size=7),
+        lambda: kt.Queue(kt.Queue(kt.InBatch("forward"), size=3), size=7),
+        lambda: kt.Debiased(kt.HardNegatives(kt.Queue(kt.InBatch(), size=9), hardness=0.5), positive_prior=0.1),
+        lambda: kt.HardestNegatives(kt.Queue(kt.InBatch(), size=9), count=3),
+        lambda: kt.SemiHardNegatives(kt.Queue(kt.Positives("forward"), size=9)),
+    ],
+)
+def test_sampler_composed(make: Callable[[], kt.PairSampler]) -> None:
+    check_sampler(make)
+
+
+@pytest.mark.parametrize("name", kt.get_records(kt.MethodRecord))
+def test_method(name: str) -> None:
+    check_method(name)
+
+
+@pytest.mark.parametrize("name", kt.get_records(kt.AugmenterRecord))
+def test_augmenter(name: str) -> None:
+    check_augmenter(name)
+
+
+@pytest.mark.parametrize("name", kt.get_records(kt.EncoderRecord))
+def test_encoder(name: str) -> None:
+    check_encoder(name)
+
+
+@pytest.mark.parametrize("name", kt.get_records(kt.AdapterRecord))
+def test_adapter(name: str) -> None:
+    check_adapter(name)
