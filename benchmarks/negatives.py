@@ -2,7 +2,7 @@
 
 The papers' settings (temperature 0.5, prior 0.1 as there are ten classes, hardness 1, batches of 256), a small encoder,
 an equal budget, last epoch; nothing is chosen on the test images, the first 2,000. Prints mean and standard deviation
-over seeds, beside raw pixels and the untrained encoder. About half an hour on two cores: `python benchmarks/negatives.py`.
+over seeds, beside raw pixels and the untrained encoder. Half an hour on two cores: `python benchmarks/negatives.py`.
 The images are looked for in the folder `cifar10` of KONTRAST_DATA (default ../shared/data).
 """
 
