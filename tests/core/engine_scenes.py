@@ -84,6 +84,13 @@ def ruled(*rules: tuple[float, float]) -> tuple[kt.Rule, ...]:
     return tuple(kt.Rule(NumberRule(*rule), *sides[n]) for n, rule in enumerate(rules))
 
 
+def two(count: int, *, seed: int) -> Tensor:
+    """Labels of two classes and one row without: so many matches that they are compared in tiles, not listed."""
+    labels = ints(count, high=2, low=0, seed=seed)
+    labels[5] = -1
+    return labels
+
+
 def several() -> tuple[kt.Block, ...]:
     """A batch against itself, a queue, and slots of each anchor's own, weighted."""
     (own,) = mirrored(row=range(6), match=[0, 1, 2, 0, 1, 2], a=6)
@@ -114,15 +121,10 @@ SCENES: dict[str, Callable[[], tuple[kt.Block, ...]]] = {
     "scope of one side": lambda: shared(replace(MATCH[0], scope=torch.arange(7)), MATCH[1]),
     "views, mirrored": lambda: mirrored(row=range(7), match=[0, 1, 2, 0, 1, 2, 0]),
     "row keys that repeat, mirrored": lambda: mirrored(row=[0, 1, 2, 3, 3, -1, 0], match=[0, 1, 2, 0, 1, 2, 0]),
-    "two labels, mirrored": lambda: mirrored(row=range(37), match=ints(37, high=2, seed=3), a=37),
-    "two labels": lambda: shared(
-        keys(match=ints(38, high=2, seed=3, low=0)), keys(match=ints(41, high=2, seed=4, low=0)), 38, 41
-    ),
+    "two labels, mirrored": lambda: mirrored(row=range(36), match=two(36, seed=3), a=36),
+    "two labels": lambda: shared(keys(match=two(35, seed=3)), keys(match=two(39, seed=4)), 35, 39),
     "dense alias": lambda: shared(
-        keys(match=range(38), alias=ints(38, high=2, seed=3)),
-        keys(match=range(41), alias=ints(41, high=2, seed=4)),
-        38,
-        41,
+        keys(match=range(35), alias=two(35, seed=3)), keys(match=range(39), alias=two(39, seed=4)), 35, 39
     ),
     "one key in two parts": lambda: shared(
         replace(MATCH[0], alias=MATCH[0].match), replace(MATCH[1], alias=MATCH[1].match)
@@ -131,6 +133,11 @@ SCENES: dict[str, Callable[[], tuple[kt.Block, ...]]] = {
     "slots": lambda: indexed(6, 5, 4),
     "more slots than candidates": lambda: indexed(3, 4, 30),
     "equal scopes": lambda: scopes([0, 1, 2] * 3, [1, 2, 0] * 4),
+    "scopes in order": lambda: scopes([0] * 4 + [1] * 4 + [2] * 4, [0] * 3 + [1] * 3 + [2] * 3 + [5] * 2),
+    "scopes in order, mirrored": lambda: mirrored(
+        9, row=range(9), match=[0, 1, 0, 1, 1, 1, 2, 2, 3], scope=[0, 0, 0, 1, 1, 1, 2, 2, 2]
+    ),
+    "scopes in order, one smaller": lambda: scopes([0] * 4 + [1] * 3 + [2] * 4, [0] * 4 + [1] * 4 + [2] * 3),
     "ragged scopes": lambda: scopes([5, 0, 0, 0, 2, 2, 5, 5, 0, 7, 7], [0, 5, 2, 2, 2, 2, 0, 0, 5, 7, 0, 0]),
     "scopes that do not meet": lambda: scopes([0, 0, 1, 3, 3], [1, 2, 2, 4, 4, 4]),
     "scope -1": lambda: scopes([-1, 0, -1, 0, -1], [0, -1, -1, 0, -1, 0]),

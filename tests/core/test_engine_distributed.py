@@ -105,7 +105,8 @@ def _steps(sampler: str, similarity: str) -> list[dict[str, Tensor]]:
         ids = torch.arange(size) + 100 * step
         ids[1] = ids[0] if step else ids[1]  # one sample twice in a batch
         own = torch.arange(size).tensor_split(kt.world_size())[kt.rank()]
-        labels, groups = ints(size, high=2, seed=step), ints(size, high=7, seed=step + 9).clamp(max=4)
+        labels, groups = ints(size, high=2, low=0, seed=step), ints(size, high=7, seed=step + 9).clamp(max=4)
+        labels[3] = -1
         views = [
             kt.View(normal(size, 6, seed=10 * step + v)[own], ids[own], labels=labels[own], groups=groups[own])
             for v in range(2)

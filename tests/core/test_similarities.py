@@ -139,11 +139,13 @@ def test_symmetric_and_bounded_as_it_says(name: str) -> None:
         assert float(scores.detach().abs().max()) <= float(similarity.bound) * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("name", SIMILARITIES)
+@pytest.mark.parametrize("mirrored", [False, True])
 def test_gradcheck(monkeypatch: pytest.MonkeyPatch, name: str, mirrored: bool) -> None:
-    cut(monkeypatch, "tiles of 4")
     similarity = make(name)
+    if mirrored and not similarity.symmetric:
+        return  # nothing is shared then
+    cut(monkeypatch, "tiles of 4")
     own = kt.Keys(row=torch.arange(4), match=torch.tensor([0, 0, 1, 1]))
     theirs = own if mirrored else kt.Keys(match=torch.tensor([0, 1, 1, 2]))
 
