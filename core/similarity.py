@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InvalidValueError
+from .precision import full_precision
 
 __all__ = ["Cosine", "Dot", "LearnedTemperature", "Similarity", "normalize"]
 
@@ -170,6 +171,7 @@ class _Normalize(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         unit, inverse = ctx.saved_tensors
         gradient = gradients[0]
-        along = torch.einsum("...d,...d->...", gradient, unit)[..., None]
+        with full_precision(gradient):
+            along = torch.einsum("...d,...d->...", gradient, unit)[..., None]
         result: Tensor = torch.addcmul(gradient, unit, along, value=-1).mul_(inverse)
         return result
