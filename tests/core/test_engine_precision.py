@@ -120,6 +120,26 @@ def test_half_embeddings_are_float32_rounded(dtype: torch.dtype, name: str, simi
         assert (ours.float() - theirs).abs().max() <= (ulp if similarity.symmetric else 2 * ulp) * theirs.abs().max()
 
 
+@pytest.mark.parametrize("how", ["whole", "tiles of 4", "tiles of 4, kept"])
+@pytest.mark.parametrize("name", ["views, mirrored", "match", "a queue"])
+def test_backward_under_autocast(monkeypatch: pytest.MonkeyPatch, name: str, how: str) -> None:
+    """A backward pass called where autocast is still on is as exact as one called outside."""
+    cut(monkeypatch, how)
+    (block,) = scene(name).blocks
+    found = []
+    for enabled in (False, True):
+        anchors = block.anchors.float().requires_grad_()
+        candidates = anchors if block.mirrored else block.candidates.float().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            rows = kt.row_statistics(
+                kt.Pairs((replace(block, anchors=anchors, candidates=candidates),)), temperature=0.1
+            )
+            (rows.negative_logsumexp.sum() - rows.positive_mean.sum()).backward()
+        assert anchors.grad is not None
+        found.append(anchors.grad)
+    assert torch.equal(*found)
+
+
 MEASURED = """
 import sys
 import torch
