@@ -23,12 +23,17 @@ class Similarity(nn.Module, ABC):
     and overrides `scores`, which is then evaluated for every tile, and once more in the backward pass.
 
     `symmetric` says that `prepare` serves candidates too, so that score(a, c) = score(c, a): a tensor of rows that are
-    both is then prepared once, and where rows are compared with each other each product serves both directions. Set it
-    to False beside an own `prepare_candidates`.
+    both is then prepared once, and where rows are compared with each other each product serves both directions. A class
+    with a `prepare_candidates` of its own is not symmetric unless it says so.
     """
 
     factors = True
     symmetric = True
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "prepare_candidates" in vars(cls) and "symmetric" not in vars(cls):
+            cls.symmetric = False
 
     @property
     def bound(self) -> float | Tensor | None:

@@ -221,3 +221,19 @@ def test_a_learned_temperature_falls_where_it_should() -> None:
 def test_what_a_similarity_refuses(make: Callable[[], kt.Similarity], message: str) -> None:
     with pytest.raises(kt.InvalidValueError, match=message):
         make()
+
+
+def test_sides_that_are_prepared_differently_are_not_taken_for_one() -> None:
+    class Doubled(kt.Dot):
+        def prepare_candidates(self, rows: Tensor) -> Tensor:
+            return 2 * rows
+
+    class Named(Doubled):
+        pass
+
+    rows, own = normal(5, D, seed=1), kt.Keys(row=torch.arange(5))
+    for similarity in (Doubled(), Named(), kt.LearnedTemperature(Named()).double()):
+        assert not similarity.symmetric
+        found = kt.row_statistics(kt.Pairs((kt.Block(rows, rows, own, own),), similarity)).negative_logsumexp
+        scores = similarity.scores(rows, rows).masked_fill(torch.eye(5, dtype=torch.bool), -math.inf)
+        torch.testing.assert_close(found, scores.logsumexp(1))
