@@ -30,7 +30,8 @@ from .checks import NotCheckedError
 __all__ = ["ProcessError", "Processes", "processes"]
 
 TIMEOUT_SECONDS = 120
-GRACE_SECONDS = 2  # for the other ranks, once one has failed
+GRACE_SECONDS = 2  # for the other ranks, once it is known why one has failed
+PATIENCE_SECONDS = 20  # for the rank that knows why, once another has seen it leave
 
 
 class ProcessError(KontrastError, AssertionError):
@@ -122,7 +123,8 @@ class Processes:
                     broken = True
                 (results if fine else errors)[rank] = answer
                 if not fine:
-                    end = min(end, time.monotonic() + GRACE_SECONDS)
+                    known = not any(sign in answer[0] for sign in _CONSEQUENCES)
+                    end = min(end, time.monotonic() + (GRACE_SECONDS if known else PATIENCE_SECONDS))
         if broken:
             self.close()
         if not errors and waiting:
@@ -167,6 +169,7 @@ def _serve(pipe: Connection) -> None:
                 timeout=timedelta(seconds=TIMEOUT_SECONDS // 2),
             )
             try:
+                dist.barrier()  # a rank that is done at once must not leave while others still connect
                 answer = pickle.dumps((True, function(*arguments)))
             finally:
                 dist.destroy_process_group()

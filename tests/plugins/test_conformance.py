@@ -15,7 +15,7 @@ import kontrast as kt
 from kontrast.plugins.samplers import GuidedNegatives
 from kontrast.testing import check_adapter, check_augmenter, check_encoder, check_method, check_objective, check_sampler
 
-pytestmark = pytest.mark.usefixtures("gloo")
+several_processes = pytest.mark.usefixtures("gloo")
 
 # On example_views(0), six samples: the papers' formulas in the plain loops of the tests beside this one.
 REFERENCES: dict[str, float] = {
@@ -60,6 +60,7 @@ def _given(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", kt.get_records(kt.ObjectiveRecord))
+@several_processes
 def test_objective(name: str) -> None:
     reference = {0: REFERENCES[name]} if name in REFERENCES else None
     report = check_objective(name, reference=reference, expected_failures=EXPECTED.get(name), **_given(name))
@@ -78,6 +79,7 @@ def test_objective(name: str) -> None:
     ],
     ids=["labels", "cross", "queue", "hardest"],
 )
+@several_processes
 def test_objective_with_another_sampler(name: str, sampler: Callable[[], kt.PairSampler]) -> None:
     check_objective(name, sampler=sampler())
 
@@ -99,6 +101,7 @@ EXPECTED_OF_SAMPLERS: dict[str, dict[str, str]] = {
 
 
 @pytest.mark.parametrize("name", kt.get_records(kt.SamplerRecord))
+@several_processes
 def test_sampler(name: str) -> None:
     check_sampler(MADE.get(name, name), expected_failures=EXPECTED_OF_SAMPLERS.get(name))
 
@@ -116,11 +119,13 @@ def test_sampler(name: str) -> None:
         lambda: kt.SemiHardNegatives(kt.Queue(kt.Positives("forward"), size=9)),
     ],
 )
+@several_processes
 def test_sampler_composed(make: Callable[[], kt.PairSampler]) -> None:
     check_sampler(make)
 
 
 @pytest.mark.parametrize("name", kt.get_records(kt.MethodRecord))
+@several_processes
 def test_method(name: str) -> None:
     check_method(name)
 

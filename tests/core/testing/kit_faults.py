@@ -1,10 +1,26 @@
 """What the tests of broken plugins share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pytest
 
 from kontrast.testing import Check, run_checks
 
-__all__ = ["caught_by"]
+__all__ = ["caught_by", "faults"]
+
+
+def faults(broken: Mapping[str, Sequence[Any]]) -> pytest.MarkDecorator:
+    """Return one test for each (name of a check, what is broken); those on several processes share one pool of them."""
+
+    def marks(name: str) -> list[pytest.MarkDecorator]:
+        several = any(word in name for word in ("processes", "ranks", "local", "counts"))
+        return [pytest.mark.xdist_group("gloo")] if several else []
+
+    return pytest.mark.parametrize(
+        ("name", "broken"),
+        [pytest.param(name, part, marks=marks(name)) for name, parts in broken.items() for part in parts],
+    )
 
 
 def caught_by(name: str, checks: Iterable[Check]) -> None:

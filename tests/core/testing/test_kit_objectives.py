@@ -10,13 +10,11 @@ from typing import ClassVar
 import pytest
 import torch
 import torch.distributed as dist
-from kit_faults import caught_by
+from kit_faults import caught_by, faults
 from torch import Tensor
 
 import kontrast as kt
 from kontrast.testing import ConformanceError, check_objective, example_views, objective_checks, run_checks
-
-pytestmark = pytest.mark.usefixtures("gloo")
 
 
 class Good(kt.Objective):
@@ -271,18 +269,20 @@ BROKEN: dict[str, tuple[type[kt.Objective], ...]] = {
 }
 
 
-@pytest.mark.parametrize(("name", "broken"), [(name, broken) for name, classes in BROKEN.items() for broken in classes])
+@faults(BROKEN)
 def test_a_fault_is_caught_by_the_check_that_names_it(name: str, broken: type[kt.Objective]) -> None:
     caught_by(name, objective_checks(broken))
 
 
 @pytest.mark.parametrize("right", [Good, Centred, NeedsTwo, lambda: Good(0.07)])
+@pytest.mark.usefixtures("gloo")
 def test_what_is_right_passes(right: Callable[[], kt.Objective]) -> None:
     report = check_objective(right)
     assert {result.state for result in report.results} <= {"passed", "not given", "not applicable"}
     assert report.state("state-continues") == ("passed" if right is Centred else "not applicable")
 
 
+@pytest.mark.usefixtures("gloo")
 def test_few_checks_fail_for_one_fault() -> None:
     failed = {broken: run_checks(objective_checks(broken)).failed for broken in (WrongSign, ByPosition, InHalf)}
     assert [result.check.name for result in failed[WrongSign]] == ["sign"]
@@ -290,6 +290,7 @@ def test_few_checks_fail_for_one_fault() -> None:
     assert "order-of-rows" in [result.check.name for result in failed[ByPosition]]
 
 
+@pytest.mark.usefixtures("gloo")
 def test_a_factor_is_named() -> None:
     with pytest.raises(ConformanceError, match=r"the embeddings on 3 processes is not .* but 0\.3333 times it"):
         check_objective(GradientOverWorld)
@@ -312,6 +313,7 @@ def nt_xent(views: list[list[list[float]]], labels: list[int] | None = None) -> 
     return math.fsum(losses) / len(losses)
 
 
+@pytest.mark.usefixtures("gloo")
 def test_an_oracle_and_a_reference_decide() -> None:
     value = nt_xent(example_views(3).tolist())
     report = check_objective(Good, oracle=nt_xent, reference={3: value})
@@ -335,6 +337,7 @@ def test_an_oracle_and_a_reference_decide() -> None:
         (None, kt.NegativeDistance()),
     ],
 )
+@pytest.mark.usefixtures("gloo")
 def test_with_another_sampler_or_similarity(sampler: kt.PairSampler | None, similarity: kt.Similarity | None) -> None:
     check_objective(Good, sampler=sampler, similarity=similarity)
 
@@ -343,6 +346,7 @@ class Known(WrongSign):
     expected_failures: ClassVar[dict[str, str]] = {"sign": "it is meant to be maximised"}
 
 
+@pytest.mark.usefixtures("gloo")
 def test_a_class_may_carry_its_expected_failures() -> None:
     assert check_objective(Known).state("sign") == "expected failure"
     assert check_objective(WrongSign, expected_failures={"sign": "known"}).state("sign") == "expected failure"

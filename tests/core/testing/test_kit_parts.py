@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from kit_faults import caught_by
+from kit_faults import caught_by, faults
 from torch import Tensor, nn
 
 import kontrast as kt
@@ -21,8 +21,6 @@ from kontrast.testing import (
     method_checks,
     run_checks,
 )
-
-pytestmark = pytest.mark.usefixtures("gloo")
 
 
 def data(samples: int = 12) -> kt.ArrayData:
@@ -127,7 +125,7 @@ AUGMENTERS: dict[str, tuple[type[kt.Augmenter], ...]] = {
 }
 
 
-@pytest.mark.parametrize(("name", "broken"), [(n, b) for n, classes in AUGMENTERS.items() for b in classes])
+@faults(AUGMENTERS)
 def test_augmenters(name: str, broken: type[kt.Augmenter]) -> None:
     caught_by(name, augmenter_checks(broken, data=data()))
 
@@ -229,7 +227,7 @@ ENCODERS: dict[str, tuple[type[nn.Module], ...]] = {
 }
 
 
-@pytest.mark.parametrize(("name", "broken"), [(n, b) for n, classes in ENCODERS.items() for b in classes])
+@faults(ENCODERS)
 def test_encoders(name: str, broken: type[nn.Module]) -> None:
     caught_by(name, encoder_checks(broken, data=data()))
 
@@ -333,11 +331,12 @@ METHODS: dict[str, tuple[Callable[[kt.Encoder], kt.Method], ...]] = {
 }
 
 
-@pytest.mark.parametrize(("name", "broken"), [(n, b) for n, makers in METHODS.items() for b in makers])
+@faults(METHODS)
 def test_methods(name: str, broken: Callable[[kt.Encoder], kt.Method]) -> None:
     caught_by(name, method_checks(broken))
 
 
+@pytest.mark.usefixtures("gloo")
 def test_methods_that_are_right() -> None:
     assert not run_checks(method_checks(right)).failed
 
@@ -421,7 +420,7 @@ ADAPTERS: dict[str, tuple[Callable[[], kt.Adapter], ...]] = {
 }
 
 
-@pytest.mark.parametrize(("name", "broken"), [(n, b) for n, makers in ADAPTERS.items() for b in makers])
+@faults(ADAPTERS)
 def test_adapters(name: str, broken: Callable[[], kt.Adapter]) -> None:
     caught_by(name, adapter_checks(broken))
 

@@ -5,14 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from kit_faults import caught_by
+from kit_faults import caught_by, faults
 from torch import Tensor
 
 import kontrast as kt
 from kontrast.plugins.objectives import InfoNCE
 from kontrast.testing import ConformanceError, check_sampler, sampler_checks
-
-pytestmark = pytest.mark.usefixtures("gloo")
 
 Views = Sequence[kt.Encoded]
 
@@ -300,7 +298,7 @@ BROKEN: dict[str, tuple[Callable[[], kt.PairSampler], ...]] = {
 }
 
 
-@pytest.mark.parametrize(("name", "broken"), [(name, broken) for name, classes in BROKEN.items() for broken in classes])
+@faults(BROKEN)
 def test_a_fault_is_caught_by_the_check_that_names_it(name: str, broken: Callable[[], kt.PairSampler]) -> None:
     caught_by(name, sampler_checks(broken))
 
@@ -318,11 +316,13 @@ def test_a_fault_is_caught_by_the_check_that_names_it(name: str, broken: Callabl
         lambda: kt.Debiased(kt.HardNegatives(kt.Queue(kt.InBatch(), size=9))),
     ],
 )
+@pytest.mark.usefixtures("gloo")
 def test_what_is_right_passes(right: kt.PairSampler | Callable[[], kt.PairSampler]) -> None:
     report = check_sampler(right)
     assert {result.state for result in report.results} <= {"passed", "not applicable"}
 
 
+@pytest.mark.usefixtures("gloo")
 def test_what_was_lost_is_said() -> None:
     with pytest.raises(ConformanceError, match=r"state-continues: .* after \d more batches: a position or a count"):
         check_sampler(LosesItsPointer)
@@ -354,12 +354,14 @@ class Guided(Good):
         return super().sides(encoded)
 
 
+@pytest.mark.usefixtures("gloo")
 def test_what_a_sampler_reads_beside_rows_is_added_by_its_author() -> None:
     check_sampler(Guided, dress=guided)
     with pytest.raises(ConformanceError, match="KeyError: 'guide'"):
         check_sampler(Guided)
 
 
+@pytest.mark.usefixtures("gloo")
 def test_a_sampler_that_needs_something_is_given_by_a_function() -> None:
     class Demanding(Good):
         def __init__(self, radius: float) -> None:
