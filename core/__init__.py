@@ -14,6 +14,7 @@ from .errors import (
     InvalidValueError,
     KontrastError,
     MissingExtraError,
+    NonFiniteLossError,
     PluginError,
     RunFolderError,
     UnknownNameError,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from .encoder import Encoder as Encoder
     from .encoder import as_encoder as as_encoder
     from .heads import mlp as mlp
+    from .heartbeat import LostRankError as LostRankError
     from .loss import Loss as Loss
     from .loss import Term as Term
     from .method import Method as Method
@@ -75,7 +77,6 @@ if TYPE_CHECKING:
     from .queue import Queue as Queue
     from .random import Draws as Draws
     from .report import embedding_picture as embedding_picture
-    from .run import NonFiniteLossError as NonFiniteLossError
     from .run import Run as Run
     from .run_folder import load_encoder as load_encoder
     from .sampler import Gives as Gives
@@ -117,6 +118,7 @@ else:
             "distributed": "all_gather all_sum join_processes rank world_size",
             "encoder": "Encoder as_encoder",
             "heads": "mlp",
+            "heartbeat": "LostRankError",
             "loss": "Loss Term",
             "method": "Method",
             "mining": "TopNegatives top_negatives",
@@ -128,7 +130,7 @@ else:
             "queue": "IdQueue Queue",
             "random": "Draws",
             "report": "embedding_picture",
-            "run": "NonFiniteLossError Run",
+            "run": "Run",
             "run_folder": "load_encoder",
             "sampler": "Gives InBatch PairSampler Positives Wrapper",
             "similarity": "Cosine Dot LearnedTemperature Similarity",
@@ -188,6 +190,7 @@ __all__ = [
     "KontrastError",
     "LearnedTemperature",
     "Loss",
+    "LostRankError",
     "Method",
     "MethodRecord",
     "MissingExtraError",

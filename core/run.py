@@ -17,8 +17,9 @@ from .data import Data
 from .diagnostics import CollapseWatch, diagnose
 from .distributed import broadcast_object, join_processes, rank, world_size
 from .encoder import Encoder
-from .errors import IncompatibleError, InvalidValueError
+from .errors import IncompatibleError, InvalidValueError, NonFiniteLossError
 from .gradient import LargeBatch, StepModule, backward
+from .heartbeat import Heartbeat
 from .loader import MicroBatch, Plan, arrangement, micro_batches
 from .method import Method
 from .norm import sync_batch_norms
@@ -32,11 +33,7 @@ from .run_state import collect_state, restore_state, seed_generators
 from .stopping import StopRequest
 from .values import View
 
-__all__ = ["NonFiniteLossError", "Run"]
-
-
-class NonFiniteLossError(IncompatibleError, ArithmeticError):
-    """The loss became infinite or not a number."""
+__all__ = ["Run"]
 
 
 class Run:
@@ -210,8 +207,14 @@ class Run:
         error: BaseException | None = None
         self._observers.call("run_started", progress)
         try:
-            with StopRequest() as stop:
-                self._steps(step, stop)
+            with Heartbeat() as heartbeat:
+                try:
+                    with StopRequest() as stop:
+                        self._steps(step, stop)
+                except Exception as raised:
+                    if (better := heartbeat.explained(raised, self._last_checkpoint())) is raised:
+                        raise
+                    raise better from raised
             self.method.eval()
             self.folder.save_encoders(self.method)
         except BaseException as raised:
@@ -266,7 +269,10 @@ class Run:
         for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = base * factor
         self.optimizer.zero_grad(set_to_none=True)
-        reduced, encoded = backward(step, self.method, parts, self.large_batch, self._precision)
+        try:
+            reduced, encoded = backward(step, self.method, parts, self.large_batch, self._precision)
+        except NonFiniteLossError as error:  # an objective looked at its embeddings before they reached the weights
+            raise NonFiniteLossError(f"{error}, in step {number}; {self._last_checkpoint()}; {_REMEDY}") from error
         self.optimizer.step()
         metrics = {**reduced.terms, "loss": reduced.value, "rows": reduced.rows}  # a term may be called `loss` too
         if self.diagnose_every and number % self.diagnose_every == 0:
@@ -298,13 +304,16 @@ class Run:
                     "look at the key that matches them (labels of -1 equal nothing), or at the number of views"
                 )
             if not math.isfinite(row["loss"]):
-                saved = self.checkpoints.paths()[-1:] if self.checkpoints is not None else []
-                last = f"the last good checkpoint is {saved[0]}" if saved else "no checkpoint was written before it"
                 raise NonFiniteLossError(
-                    f"the loss must be finite, got {row['loss']} in step {int(row['step'])}; {last}; "
-                    "lower the learning rate, raise the temperature, or look for such values in the data"
+                    f"the loss must be finite, got {row['loss']} in step {int(row['step'])}; "
+                    f"{self._last_checkpoint()}; "
+                    "{_REMEDY}"
                 )
         return rows
+
+    def _last_checkpoint(self) -> str:
+        saved = self.checkpoints.paths()[-1:] if self.checkpoints is not None else []
+        return f"the last good checkpoint is {saved[0]}" if saved else "no checkpoint was written before it"
 
     def _save(self, done: int) -> bool:
         """Save a checkpoint; return whether there is one now."""
@@ -355,6 +364,8 @@ class Run:
             "sync_batchnorm": self.sync_batchnorm,
         }
 
+
+_REMEDY = "lower the learning rate, raise the temperature, or look for such values in the data"
 
 # torch 2.14 renames the option; the old name warns there.
 _NO_BUFFER_BROADCAST: dict[str, Any] = (
