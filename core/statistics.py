@@ -13,6 +13,7 @@ from torch import Tensor
 from .block import Block
 from .errors import InvalidValueError
 from .exponentials import Exponentials
+from .finite import check_finite
 from .listing import listed, listed_positives
 from .pairs import Pairs
 from .precision import full_precision
@@ -73,6 +74,7 @@ def row_statistics(pairs: Pairs, *, temperature: float = 1.0) -> RowStatistics:
     Raises:
         InvalidValueError: if `temperature` is not > 0.
         IncompatibleError: if a positive prior comes with a similarity without a bound.
+        NonFiniteLossError: if an embedding is not finite (on the CPU; on a GPU the loss is then nan).
     """
     if not 0 < temperature < math.inf:
         raise InvalidValueError(f"`temperature` must be > 0, got {temperature!r}")
@@ -85,6 +87,7 @@ def row_statistics(pairs: Pairs, *, temperature: float = 1.0) -> RowStatistics:
         for other in blocks[1:]:
             total = total + other.statistics
         count = total.positive_count
+        check_finite(pairs, total.positive_sum, total.positive_logsumexp, *total.negative)
 
         def positive_sums(function: Callable[[Tensor], Tensor], offset: Tensor | None) -> Tensor:
             with full_precision(pairs.anchors):

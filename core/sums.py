@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .block import Block
 from .errors import IncompatibleError, InvalidValueError
+from .finite import check_finite
 from .listing import listed, listed_positives
 from .pairs import Pairs
 from .precision import full_precision
@@ -63,7 +64,9 @@ def row_sums(
             slots = listed_positives(block) if of == "positive" else None
             listed = None if slots is None else listed_logits(prepared, block, slots, 1 / temperature)
             parts.append(block_sums(prepared, measure, block, listed, offset))
-    return torch.stack(parts).sum(0)
+    total = torch.stack(parts).sum(0)
+    check_finite(pairs, total)
+    return total
 
 
 def pair_counts(pairs: Pairs) -> tuple[Tensor, Tensor]:
