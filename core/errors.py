@@ -5,6 +5,7 @@
     KontrastError
     +-- InvalidValueError (ValueError)       an argument breaks its rule
     +-- IncompatibleError (ValueError)       two parts that do not go together
+    |   +-- NonFiniteLossError (ArithmeticError)   an embedding, a loss or a weight is infinite or not a number
     +-- UnknownNameError (KeyError)          no such method, sampler, adapter, option
     +-- PluginError (ImportError)            a plugin failed; names it and its distribution
     |   +-- MissingExtraError                a package is not installed; says which extra brings it
@@ -19,6 +20,7 @@ __all__ = [
     "InvalidValueError",
     "KontrastError",
     "MissingExtraError",
+    "NonFiniteLossError",
     "PluginError",
     "RunFolderError",
     "UnknownNameError",
@@ -36,6 +38,14 @@ class InvalidValueError(KontrastError, ValueError):
 
 class IncompatibleError(KontrastError, ValueError):
     """Two parts, each valid, that do not go together."""
+
+
+class NonFiniteLossError(IncompatibleError, ArithmeticError):
+    """Embeddings, the loss or weights became infinite or not a number.
+
+    An objective that finds such values raises it with what it found; a run adds the step, the last good checkpoint and
+    what to try.
+    """
 
 
 class UnknownNameError(KontrastError, KeyError):

@@ -306,8 +306,7 @@ class Run:
             if not math.isfinite(row["loss"]):
                 raise NonFiniteLossError(
                     f"the loss must be finite, got {row['loss']} in step {int(row['step'])}; "
-                    f"{self._last_checkpoint()}; "
-                    "{_REMEDY}"
+                    f"{self._last_checkpoint()}; {_REMEDY}"
                 )
         return rows
 

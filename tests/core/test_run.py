@@ -127,7 +127,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_step() -> None:
         observers=(watcher,),
     )
     with pytest.raises(
-        kt.NonFiniteLossError, match="the loss must be finite, got nan in step 0; no checkpoint was written"
+        kt.NonFiniteLossError,
+        match=r"got nan or inf in \d+ of 42 anchors, .* in step 0; no checkpoint was written before it; lower the",
     ):
         run.fit()
     assert watcher.turns[-1] == "run_ended NonFiniteLossError"
@@ -267,3 +268,53 @@ def test_vicreg_needs_two_samples() -> None:
     method = kt.Method(nn.Linear(4, 3), sampler=kt.Positives("forward"), objective=VICReg())
     with pytest.raises(kt.InvalidValueError, match="`batch_size` must be >= 2 for this method, got 1"):
         kt.Run(method, _data(), augmenter=Jitter(), batch_size=1, device="cpu", observers=())
+
+
+class Looks(NTXent):
+    """Refuses embeddings that are not finite, as an objective may."""
+
+    def forward(self, pairs: kt.Pairs) -> kt.Loss:
+        wrong = ~pairs.anchors.isfinite().all(1)
+        if wrong.any():
+            raise kt.NonFiniteLossError(f"embeddings must be finite, got {int(wrong.sum())} of {len(wrong)} anchors")
+        return super().forward(pairs)
+
+
+@pytest.mark.parametrize("micro_batch_size", [0, 4])
+def test_what_an_objective_finds_in_its_embeddings_gets_its_step_and_the_last_checkpoint(
+    tmp_path: Path, micro_batch_size: int
+) -> None:
+    class Spoiled(Jitter):
+        """Puts a NaN into one sample of the fourth batch on."""
+
+        calls = 0
+
+        def forward(self, batch: kt.Batch, draws: kt.Draws) -> list[kt.View]:
+            self.calls += 1
+            if self.calls == 4 * (2 if micro_batch_size else 1):
+                batch.inputs[0] = torch.nan
+            return super().forward(batch, draws)
+
+    watcher = Watcher()
+    run = kt.Run(
+        _method(Looks()),
+        _data(),
+        augmenter=Spoiled(),
+        epochs=3,
+        batch_size=8,
+        micro_batch_size=micro_batch_size,
+        out=tmp_path,
+        device="cpu",
+        observers=(watcher,),
+    )
+    with pytest.raises(
+        kt.NonFiniteLossError,
+        match=r"^embeddings must be finite, got 2 of 16 anchors, in step 3; the last good checkpoint is "
+        r".*step-000000002\.pt; lower the learning rate, raise the temperature, or look for such values in the data$",
+    ) as caught:
+        run.fit()
+    assert isinstance(caught.value.__cause__, kt.NonFiniteLossError)
+    assert all(parameter.isfinite().all() for parameter in run.method.parameters())
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-000000002.pt"]
+    assert not (tmp_path / "encoder.safetensors").exists()
+    assert watcher.turns[-1] == "run_ended NonFiniteLossError"
