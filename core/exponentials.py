@@ -193,23 +193,27 @@ class _LogSums(torch.autograd.Function):
             weights = torch.where(result > -torch.inf, weights * (-result).exp(), 0.0)
         totals = torch.zeros_like(anchors)
         other_totals = totals if mirrored else torch.zeros_like(others) if want_candidates else None
-        slope_buffer = anchors.new_empty(ctx.plan.entries)
+        buffer = anchors.new_empty(ctx.plan.entries)
+        # One power in one direction: a row's weight is a factor of its whole slope, and goes on the rows, not the tile.
+        factored = not mirrored and len(spec.powers) == 1 and spec.unshifted
+        weighted = anchors * weights[0, :, None] if factored and other_totals is not None else anchors
         tiles = _kept_tiles(spec, ctx.plan, kept) if kept else _tiles(spec, ctx.plan, anchors, others, reuse=True)
         for part, logits in tiles:
             rows, columns = part.rows, part.columns
-            both = mirrored
             shape = (rows.stop - rows.start, columns.stop - columns.start)
-            slope = slope_buffer[: shape[0] * shape[1]].view(shape)
-            if spec.unshifted:
-                raised = logits if isinstance(logits, list) else spec.raised(logits, 0.0)
-                _slope_unshifted(raised, weights, rows, columns, both, slope)
+            slope = buffer[: shape[0] * shape[1]].view(shape)
+            raised = logits if isinstance(logits, list) else spec.raised(logits, 0.0) if spec.unshifted else []
+            if factored:
+                (slope,) = raised
+            elif spec.unshifted:
+                _slope_unshifted(raised, weights, rows, columns, mirrored, slope)
             else:
-                _slope_shifted(spec, logits, weights, result, rows, columns, both, slope)
+                _slope_shifted(spec, logits, weights, result, rows, columns, mirrored, slope)
             totals[rows].addmm_(slope, others[columns])
-            if part.diagonal:
-                continue
-            if other_totals is not None:
-                other_totals[columns].addmm_(slope.t(), anchors[rows])
+            if other_totals is not None and not part.diagonal:
+                other_totals[columns].addmm_(slope.t(), weighted[rows])
+        if factored:
+            totals.mul_(weights[0, :, None])
         return None, totals if ctx.needs_input_grad[1] else None, None if mirrored else other_totals
 
 
@@ -217,10 +221,6 @@ def _slope_unshifted(
     raised: list[Tensor], weights: Tensor, rows: slice, columns: slice, both: bool, out: Tensor
 ) -> None:
     """Write d loss / d product of a tile, from its exponentials."""
-
-    def weight(p: int) -> Tensor:
-        return weights[p, rows, None]
-
     for p, tile in enumerate(raised):
         if p == 0:
             if both:
