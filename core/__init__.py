@@ -29,6 +29,7 @@ from .records import (
     MethodRecord,
     ObjectiveRecord,
     ObserverRecord,
+    OptimizerRecord,
     SamplerRecord,
 )
 from .registry import get_record, get_records
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from .optim import LARS as LARS
     from .optim import SGD as SGD
     from .optim import AdamW as AdamW
+    from .optim import OptimizerSettings as OptimizerSettings
     from .pairs import Pairs as Pairs
     from .queue import IdQueue as IdQueue
     from .queue import Queue as Queue
@@ -125,7 +127,7 @@ else:
             "negatives": "Debiased HardNegatives HardestNegatives SemiHardNegatives",
             "norm": "SyncBatchNorm",
             "objective": "Needs Objective",
-            "optim": "AdamW LARS SGD",
+            "optim": "AdamW LARS OptimizerSettings SGD",
             "pairs": "Pairs",
             "queue": "IdQueue Queue",
             "random": "Draws",
@@ -203,6 +205,8 @@ __all__ = [
     "ObjectiveRecord",
     "Observer",
     "ObserverRecord",
+    "OptimizerRecord",
+    "OptimizerSettings",
     "PairSampler",
     "Pairs",
     "PluginError",

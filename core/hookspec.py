@@ -27,6 +27,7 @@ from .records import (
     MethodRecord,
     ObjectiveRecord,
     ObserverRecord,
+    OptimizerRecord,
     SamplerRecord,
 )
 
@@ -75,4 +76,10 @@ def kontrast_adapters() -> Iterable[AdapterRecord]:
 @hookspec
 def kontrast_observers() -> Iterable[ObserverRecord]:
     """Return the run observers this plugin provides."""
+    ...
+
+
+@hookspec
+def kontrast_optimizers() -> Iterable[OptimizerRecord]:
+    """Return the optimizers this plugin provides."""
     ...

@@ -16,7 +16,10 @@ __all__ = ["LARS", "SGD", "AdamW", "OptimizerSettings", "learning_rate_factor"]
 
 @dataclass(frozen=True)
 class OptimizerSettings(ABC):
-    """What a run builds its optimizer from. Biases and the scales of norms are neither decayed nor adapted."""
+    """What a run builds its optimizer from: a frozen dataclass, whose fields are its options.
+
+    Ours neither decay nor adapt biases and the scales of norms.
+    """
 
     learning_rate: float
 
@@ -25,6 +28,8 @@ class OptimizerSettings(ABC):
             raise InvalidValueError(f"`learning_rate` must be > 0, got {self.learning_rate!r}")
         for entry in fields(self):
             value, below_one = getattr(self, entry.name), entry.name in ("momentum", "beta1", "beta2")
+            if not isinstance(value, (int, float)):
+                continue  # a plugin's own, which it checks itself
             if not value >= 0 or (below_one and value >= 1):
                 rule = "in [0, 1)" if below_one else ">= 0"
                 raise InvalidValueError(f"`{entry.name}` must be {rule}, got {value!r}")

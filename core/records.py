@@ -16,6 +16,7 @@ __all__ = [
     "MethodRecord",
     "ObjectiveRecord",
     "ObserverRecord",
+    "OptimizerRecord",
     "Record",
     "SamplerRecord",
 ]
@@ -140,3 +141,9 @@ class ObserverRecord(Record):
     """Something that watches runs: `factory() -> kontrast.Observer`."""
 
     kind = "observer"
+
+
+class OptimizerRecord(Record):
+    """An optimizer's settings: `factory(**parameters) -> kontrast.OptimizerSettings`; the run builds it of them."""
+
+    kind = "optimizer"

@@ -25,6 +25,7 @@ from .records import (
     MethodRecord,
     ObjectiveRecord,
     ObserverRecord,
+    OptimizerRecord,
     Record,
     SamplerRecord,
 )
@@ -39,6 +40,7 @@ KINDS: dict[str, type[Record]] = {
     "kontrast_augmenters": AugmenterRecord,
     "kontrast_adapters": AdapterRecord,
     "kontrast_observers": ObserverRecord,
+    "kontrast_optimizers": OptimizerRecord,
 }
 
 R = TypeVar("R", bound=Record)

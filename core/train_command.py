@@ -14,8 +14,16 @@ from .encoder import Encoder, as_encoder
 from .errors import IncompatibleError, InvalidValueError, UnknownNameError
 from .method import Method
 from .objective import Objective
-from .optim import LARS, SGD, AdamW
-from .records import AdapterRecord, AugmenterRecord, EncoderRecord, MethodRecord, ObjectiveRecord, SamplerRecord
+from .optim import OptimizerSettings
+from .records import (
+    AdapterRecord,
+    AugmenterRecord,
+    EncoderRecord,
+    MethodRecord,
+    ObjectiveRecord,
+    OptimizerRecord,
+    SamplerRecord,
+)
 from .registry import get_record, get_records
 from .run import Run
 from .run_checks import check_seed
@@ -23,8 +31,6 @@ from .sampler import PairSampler
 from .train_options import CHOICES, Factory, Names, parameters, parse, read_names
 
 __all__ = ["train"]
-
-OPTIMIZERS = {"adamw": AdamW, "lars": LARS, "sgd": SGD}
 
 
 def train(given: list[str]) -> int:
@@ -48,9 +54,7 @@ def train(given: list[str]) -> int:
     adapter = _adapter(names.chosen.setdefault("adapter", "vision"))
     for part in ("data", "encoder", "augmenter"):
         names.chosen.setdefault(part, getattr(adapter, f"default_{part}"))
-    names.chosen.setdefault("optimizer", "adamw")
-    if names.chosen["optimizer"] not in OPTIMIZERS:
-        raise UnknownNameError("optimizer", names.chosen["optimizer"], OPTIMIZERS)
+    optimizer_factory = get_record(OptimizerRecord, names.chosen.setdefault("optimizer", "adamw")).load()
     if "encoder" not in parameters(method_factory):
         raise IncompatibleError(
             f"the command line builds one encoder, and the method `{names.chosen['method']}` takes several "
@@ -65,7 +69,7 @@ def train(given: list[str]) -> int:
         "method": Factory(method_factory, frozenset({"encoder"})),
         "encoder": Factory(encoder_factory, defaults=about),
         "augmenter": Factory(augmenter_factory, defaults=about),
-        "optimizer": Factory(OPTIMIZERS[names.chosen["optimizer"]]),
+        "optimizer": Factory(optimizer_factory),
         **_own_parts(names, _probe(method_factory)),
     }
     options = parse(names, factories)
@@ -94,7 +98,12 @@ def train(given: list[str]) -> int:
         )
     _exchange(method, names, factories, parts)
     observers = [name for name in run_options.pop("observers").split(",") if name]
-    optimizer = factories["optimizer"].make(**parts["optimizer"])
+    optimizer = optimizer_factory(**parts["optimizer"])
+    if not isinstance(optimizer, OptimizerSettings):
+        raise InvalidValueError(
+            f"the factory of optimizer `{names.chosen['optimizer']}` must return kontrast.OptimizerSettings, "
+            f"got {optimizer!r}"
+        )
     run = Run(
         method,
         splits.train,

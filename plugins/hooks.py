@@ -1,7 +1,7 @@
 """What kontrast's own plugins provide. Light: nothing here imports torch."""
 
 import kontrast
-from kontrast import MethodRecord, ObjectiveRecord, ObserverRecord, SamplerRecord
+from kontrast import MethodRecord, ObjectiveRecord, ObserverRecord, OptimizerRecord, SamplerRecord
 
 
 @kontrast.hookimpl
@@ -148,4 +148,16 @@ def kontrast_observers() -> list[ObserverRecord]:
             "Every step's metrics as event files in the run's folder",
             extra="kontrast[tensorboard]",
         ),
+    ]
+
+
+@kontrast.hookimpl
+def kontrast_optimizers() -> list[OptimizerRecord]:
+    """Return the core's optimizers."""
+    return [
+        OptimizerRecord("adamw", "kontrast:AdamW", "Adam with decoupled weight decay", "arXiv:1711.05101"),
+        OptimizerRecord(
+            "lars", "kontrast:LARS", "A trust ratio for each weight, for large batches", "arXiv:1708.03888"
+        ),
+        OptimizerRecord("sgd", "kontrast:SGD", "SGD with momentum"),
     ]

@@ -1,4 +1,5 @@
 import inspect
+import json
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +13,7 @@ from kontrast import (
     MethodRecord,
     ObjectiveRecord,
     ObserverRecord,
+    OptimizerRecord,
     PluginError,
     SamplerRecord,
     UnknownNameError,
@@ -19,6 +21,7 @@ from kontrast import (
     get_records,
     hookspec,
 )
+from kontrast.cli import main
 from kontrast.records import Record
 from kontrast.registry import KINDS, Plugin, PluginWarning, Registry
 
@@ -89,6 +92,7 @@ OURS: list[tuple[type[Record], str]] = [
     (kontrast.AugmenterRecord, "affine-views"),
     (kontrast.AdapterRecord, "vision"),
     (ObserverRecord, "progress"),
+    (OptimizerRecord, "lars"),
 ]
 
 
@@ -270,3 +274,55 @@ def test_every_kind_of_record_goes_round(site: Site, hook: str) -> None:
     # Each kind is a namespace of its own.
     others = [other for other in KINDS.values() if other is not kind]
     assert all("trip" not in registry.records(other) for other in others)
+
+
+OPTIMIZER = '''
+from dataclasses import dataclass
+import torch
+import kontrast
+from kontrast import OptimizerRecord
+
+@dataclass(frozen=True)
+class Steady(kontrast.OptimizerSettings):
+    """Steps of one length.
+
+    Args:
+        learning_rate: the length.
+        rule: which.
+    """
+
+    learning_rate: float = 0.5
+    rule: str = "sign"
+
+    def build(self, module):
+        return torch.optim.Rprop(module.parameters(), lr=self.learning_rate)
+
+@kontrast.hookimpl
+def kontrast_optimizers():
+    return [OptimizerRecord("steady", Steady, "Steps of one length"), OptimizerRecord("none", dict, "No optimizer")]
+'''
+
+
+@pytest.mark.usefixtures("fresh")
+def test_an_optimizer_of_another_distribution_is_listed_described_and_trains(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.add("plug-steady", OPTIMIZER)
+    assert main(["list", "optimizers"]) == 0
+    names = [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert names == ["adamw", "lars", "none", "sgd", "steady"]
+    assert main(["describe", "steady"]) == 0
+    described = capsys.readouterr().out
+    assert "provided by: plug-steady 1.2" in described
+    assert ["learning_rate", "float", "0.5", "the", "length."] in [line.split() for line in described.splitlines()]
+    out = site.folder / "run"
+    arguments = ["--optimizer=steady", "--optimizer.learning_rate=0.25", "--epochs=1", "--batch_size=600"]
+    assert main(["train", "simclr", *arguments, "--warmup_epochs=0", "--encoder.width=4", f"--out={out}"]) == 0
+    config = json.loads((out / "config.json").read_text())
+    assert config["optimizer"] == {"name": "steady", "learning_rate": 0.25, "rule": "sign"}
+    assert json.loads((out / "metrics.jsonl").read_text().splitlines()[0])["learning_rate"] == 0.25
+    capsys.readouterr()
+    assert main(["train", "simclr", "--optimizer=none", f"--out={site.folder / 'other'}"]) == 2
+    assert "the factory of optimizer `none` must return kontrast.OptimizerSettings, got {}" in capsys.readouterr().err
+    assert main(["train", "simclr", "--optimizer=stedy", f"--out={site.folder / 'other'}"]) == 2
+    assert "no optimizer `stedy`; did you mean `steady`" in capsys.readouterr().err
