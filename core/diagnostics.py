@@ -3,7 +3,8 @@
 Shapes: M rows of a view, D embedding size, n rows looked at.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 from warnings import warn
 
@@ -27,7 +28,7 @@ class CollapseWarning(UserWarning):
 
 
 @torch.no_grad()
-def diagnose(method: Method, encoded: Sequence[Encoded]) -> dict[str, Tensor]:
+def diagnose(method: Method, encoded: Sequence[Encoded], taken: Collection[str] = ()) -> dict[str, Tensor]:
     """Return what the embeddings of a step look like, as scalars on their device, the mean over ranks.
 
     Of the first 128 rows of the first view with anchors: `effective_rank`; `embedding_std`: mean over dimensions of the
@@ -35,12 +36,14 @@ def diagnose(method: Method, encoded: Sequence[Encoded]) -> dict[str, Tensor]:
     `negative_similarity` and `positive_similarity`: mean cosines with rows of other samples, and with another view's
     row (the target's, where there is one) of the same sample; `uniformity` and `alignment` of the same couples as Wang
     and Isola 2020, arXiv:2005.10242, eq. 3 and 4 (t 2, alpha 2). A number without rows to take it from is left out.
-    Further what the method's modules say of themselves (`metrics()`: a queue's fill and age); and `momentum_drift`,
-    the distance of a momentum copy from its original over the latter's norm.
+    Further what the method's modules say of themselves (`metrics()`: a queue's fill and age), each name behind the
+    module's path where several say it (`sampler.inner/queue_age`); and `momentum_drift`, the distance of a momentum
+    copy from its original over the latter's norm.
 
     Args:
         method: whose step it was.
         encoded: the step's views.
+        taken: names of other metrics, which modules say behind their path too.
     """
     device = encoded[0].ids.device
     seen = _look(encoded)
@@ -55,11 +58,14 @@ def diagnose(method: Method, encoded: Sequence[Encoded]) -> dict[str, Tensor]:
         for name, total, count, known in zip(_NAMES, sums, ranks, ranks.tolist(), strict=True)
         if known
     }
-    for module in method.modules():
+    said: list[tuple[str, str, float]] = []  # module, name, value
+    for path, module in method.named_modules():
         own = getattr(module, "metrics", None) if isinstance(module, (PairSampler, Objective, Similarity)) else None
         if callable(own):
-            said = cast(Mapping[str, float], own())
-            found |= {name: torch.tensor(float(value), device=device) for name, value in said.items()}
+            said += [(path, name, float(value)) for name, value in cast(Mapping[str, float], own()).items()]
+    often = Counter([*_NAMES, "momentum_drift", *taken, *(name for _, name, _ in said)])
+    for path, name, number in said:
+        found[f"{path}/{name}" if often[name] > 1 else name] = torch.tensor(number, device=device)
     if method.target_towers is not None:
         drift = _drift(method.target_towers, method.towers)
         if drift is not None:

@@ -51,6 +51,9 @@ class Observer:
     def epoch_ended(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Called after the last step of an epoch with the means of its metrics."""
 
+    def checkpoint_saved(self, step: int, path: Path) -> None:
+        """Called on the first process, which writes them, when the checkpoint after `step` steps is whole on disk."""
+
     def run_ended(self, error: BaseException | None) -> None:
         """Called last, with what ended the run early if something did."""
 

@@ -276,7 +276,7 @@ class Run:
         self.optimizer.step()
         metrics = {**reduced.terms, "loss": reduced.value, "rows": reduced.rows}  # a term may be called `loss` too
         if self.diagnose_every and number % self.diagnose_every == 0:
-            metrics |= diagnose(self.method, encoded)
+            metrics |= diagnose(self.method, encoded, taken=(*metrics, "step", "epoch", "learning_rate"))
         self.method.after_step(encoded, (number + 1) / total)
         return {"learning_rate": self.base_rates[0] * factor}, metrics
 
@@ -325,7 +325,12 @@ class Run:
         state = collect_state(self.method, self.optimizer, self.augmenter, self._identity, done, self._totals)
         if self.checkpoints is None:
             return False
-        return rank() != 0 or self.folder.save_checkpoint(self.checkpoints, done, state)
+        if rank() != 0:
+            return True
+        saved = self.folder.save_checkpoint(self.checkpoints, done, state)
+        if saved:
+            self._observers.call("checkpoint_saved", done, self.checkpoints.paths()[-1])
+        return saved
 
     def _open(self, *, resume: bool, any_world: bool) -> int:
         """Make or reopen the folder; return the step to begin with."""

@@ -256,6 +256,33 @@ def test_a_queue_says_how_full_it_is_and_how_old() -> None:
 UNEVEN = {"both": (5, 9), "one row": (5, 1), "no row": (4, 0), "too few": (1, 1), "no positive": (5, 6)}
 
 
+class Talks(NTXent):
+    """Says something under names that others have."""
+
+    def metrics(self) -> dict[str, float]:
+        return {"queue_fill": 7.0, "embedding_std": 8.0, "loss": 9.0, "own": 10.0}
+
+
+def test_what_several_modules_say_under_one_name_goes_behind_their_paths() -> None:
+    inner = kt.Queue(kt.InBatch(), size=4)
+    method = _method(sampler=kt.Queue(inner, size=16), objective=Talks())
+    view = _view(_rows(8, 3), torch.arange(8))
+    inner.commit([view])
+    found = _numbers(diagnose(method, [view], taken=("loss",)))
+    assert {name: value for name, value in found.items() if "/" in name or name == "own"} == {
+        "sampler/queue_fill": 0.0,
+        "sampler/queue_age": 0.0,
+        "sampler.inner/queue_fill": 1.0,
+        "sampler.inner/queue_age": 1.0,
+        "objectives.default/queue_fill": 7.0,
+        "objectives.default/embedding_std": 8.0,
+        "objectives.default/loss": 9.0,
+        "own": 10.0,
+    }
+    assert not {"queue_fill", "queue_age", "loss"} & found.keys()
+    assert found["embedding_std"] < 2
+
+
 def _rank_views(case: str, rank: int) -> list[kt.Encoded]:
     count = UNEVEN[case][rank]
     ids = torch.arange(count) + 100 * rank

@@ -348,6 +348,44 @@ def test_all_ranks_leave_after_the_same_step_when_one_is_asked_to(tmp_path: Path
     assert [row["step"] for row in rows] == list(range(12))
 
 
+class Slow(kt.Encoder):
+    """Takes its time, and asks its own process to stop in the fourth step if that is rank 1."""
+
+    representation_size = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.calls = nn.Linear(4, 8), 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls == 4 and kt.rank() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.3)
+        rows: Tensor = self.layer(inputs)
+        return rows
+
+
+def _slow(out: str) -> tuple[int, Any]:
+    method = kt.Method(Slow(), sampler=kt.InBatch(), objective=InfoNCE(), joint_forward=True)
+    data = kt.ArrayData(torch.randn(24, 4, generator=torch.Generator().manual_seed(0)))
+    run = kt.Run(
+        method, data, augmenter=Stateful(), epochs=20, batch_size=8, log_every=100, out=out, device="cpu", observers=()
+    )
+    with pytest.raises(SystemExit) as left:
+        run.fit()
+    return run.start, left.value.code
+
+
+def test_ranks_with_slow_steps_stop_within_a_few_of_them(tmp_path: Path, gloo: GlooPool) -> None:
+    (start, code), other = gloo.run(2, _slow, str(tmp_path))
+    assert other == (start, code)
+    assert code == 128 + signal.SIGTERM
+    assert 4 <= start <= 8  # they ask each other about once a second: every third step
+    assert Checkpoints(tmp_path / "checkpoints").paths()[-1].name == f"step-{start:09d}.pt"
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == start
+
+
 def _resumed(out: str, any_world: bool) -> int:
     run = _run(Path(out), any_world=any_world)
     start = run.start

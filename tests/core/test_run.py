@@ -100,6 +100,10 @@ class Watcher(kt.Observer):
     def epoch_ended(self, epoch: int, metrics: Mapping[str, float]) -> None:
         self._turn("epoch_ended")
 
+    def checkpoint_saved(self, step: int, path: Path) -> None:
+        assert torch.load(path, weights_only=True)["step"] == step  # it is whole
+        self._turn(f"checkpoint_saved {path.name}")
+
     def run_ended(self, error: BaseException | None) -> None:
         self._turn(f"run_ended {type(error).__name__}")
 
@@ -110,6 +114,17 @@ def test_observers_hear_every_turn_and_a_raising_one_is_left_out_by_name() -> No
         _run(epochs=2, warmup_epochs=0, observers=(bad, good)).fit()
     assert good.turns == ["run_started", *(["step_ended"] * 2 + ["epoch_ended"]) * 2, "run_ended NoneType"]
     assert bad.turns == ["run_started", "step_ended"]
+
+
+def test_observers_hear_of_each_checkpoint_and_a_raising_one_is_left_out(tmp_path: Path) -> None:
+    good, bad = Watcher(), Watcher(raises_in="checkpoint_saved step-000000002.pt")
+    with pytest.warns(UserWarning, match=r"the observer Watcher failed in checkpoint_saved and is left out"):
+        _run(out=tmp_path, epochs=2, warmup_epochs=0, log_every=1, observers=(bad, good)).fit()
+    epoch = ["step_ended"] * 2 + ["epoch_ended"]
+    saved = [f"checkpoint_saved step-00000000{step}.pt" for step in (2, 4)]
+    assert good.turns == ["run_started", *epoch, saved[0], *epoch, saved[1], "run_ended NoneType"]
+    assert bad.turns == ["run_started", *epoch, saved[0]]
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_its_step() -> None:
