@@ -28,7 +28,7 @@ from .registry import get_record, get_records
 from .run import Run
 from .run_checks import check_seed
 from .sampler import PairSampler
-from .train_options import CHOICES, Factory, Names, parameters, parse, read_names
+from .train_options import CHOICES, Factory, Names, inner_key, parameters, parse, read_names
 
 __all__ = ["train"]
 
@@ -71,6 +71,7 @@ def train(given: list[str]) -> int:
         "augmenter": Factory(augmenter_factory, defaults=about),
         "optimizer": Factory(optimizer_factory),
         **_own_parts(names, _probe(method_factory)),
+        **_inner_parts(names),
     }
     options = parse(names, factories)
     if names.wants != "help":
@@ -78,7 +79,10 @@ def train(given: list[str]) -> int:
         factories |= _own_parts(names, _probe(method_factory, **vars(options["method"])))
         options = parse(names, factories)
     parts: dict[str, dict[str, Any]] = {
-        part: dict(vars(options[part])) if part in options else {} for part in factories
+        part: {name: value for name, value in vars(options[part]).items() if f"{part}.{name}" not in factories}
+        if part in options
+        else {}
+        for part in factories
     }
     run_options = {name: value for name, value in vars(options).items() if name not in factories}
     config = _config(names, factories, parts, run_options)
@@ -154,6 +158,24 @@ def _own_parts(names: Names, probe: Method) -> dict[str, Factory]:
     return found
 
 
+def _inner_parts(names: Names) -> dict[str, Factory]:
+    """Return the samplers inside the sampler as factories, by their option's name.
+
+    Raises:
+        IncompatibleError: if one is named inside a sampler that wraps none.
+    """
+    found = {}
+    for level, name in enumerate(names.inner, start=1):
+        above = found.get(inner_key(level - 1))
+        if above is not None and "inner" not in parameters(above.make):
+            raise IncompatibleError(
+                f"`--{inner_key(level)}` is for a sampler that wraps another, got `{names.inner[level - 2]}`"
+            )
+        make = get_record(SamplerRecord, name).load()
+        found[inner_key(level)] = Factory(make, _modules(make))
+    return found
+
+
 def _modules(make: Any) -> frozenset[str]:
     """Return the parameters that are no options: parts (a wrapped sampler), and what has no type."""
     simple = (bool, int, float, str)
@@ -168,32 +190,23 @@ def _exchange(method: Method, names: Names, factories: dict[str, Factory], parts
     """Put the sampler and objective that were asked for in the place of the method's own."""
     sampler = objective = None
     if "sampler" in names.chosen or names.inner or parts.get("sampler", {}) != _settings(factories, "sampler"):
-        more = {}
-        if "inner" in parameters(factories["sampler"].make):
-            # A sampler that is named goes around the method's own; else it is the method's own with other settings.
-            inner: Any = method.sampler if "sampler" in names.chosen else getattr(method.sampler, "inner", None)
-            more = {"inner": _innermost(names.inner) if names.inner else inner}
-        elif names.inner:
-            raise IncompatibleError(
-                f"`--sampler.inner` is for a sampler that wraps another, got {type(method.sampler).__name__}"
-            )
-        made = factories["sampler"].make(**parts["sampler"], **more)
-        if not isinstance(made, PairSampler):
-            raise InvalidValueError(f"a sampler's factory must return a kontrast.PairSampler, got {made!r}")
-        sampler = made
+        if names.inner and "inner" not in parameters(factories["sampler"].make):
+            name = names.chosen.get("sampler", type(method.sampler).__name__)
+            raise IncompatibleError(f"`--sampler.inner` is for a sampler that wraps another, got `{name}`")
+        # A sampler that is named goes around the method's own; else it is the method's own with other settings.
+        sampler = method.sampler if "sampler" in names.chosen else getattr(method.sampler, "inner", None)
+        for level in range(len(names.inner), -1, -1):  # from the innermost on
+            make, settings = factories[inner_key(level)].make, parts[inner_key(level)]
+            made = make(**settings, **({"inner": sampler} if "inner" in parameters(make) else {}))
+            if not isinstance(made, PairSampler):
+                raise InvalidValueError(f"a sampler's factory must return a kontrast.PairSampler, got {made!r}")
+            sampler = made
     if "objective" in names.chosen or parts.get("objective", {}) != _settings(factories, "objective"):
         built = factories["objective"].make(**parts["objective"])
         if not isinstance(built, Objective):
             raise InvalidValueError(f"an objective's factory must return a kontrast.Objective, got {built!r}")
         objective = built
     method.exchange(sampler=sampler, objective=objective)
-
-
-def _innermost(name: str) -> Any:
-    make = get_record(SamplerRecord, name).load()
-    if "inner" in parameters(make):
-        raise IncompatibleError(f"`--sampler.inner` must name a sampler that wraps none, got `{name}`; take in-batch")
-    return make()
 
 
 def _settings(factories: dict[str, Factory], part: str) -> dict[str, Any]:
@@ -217,7 +230,14 @@ def _config(
             own = _settings(factories, part)
             values = {name: value for name, value in values.items() if value != own.get(name)}
         if part == "sampler" and names.inner:
-            values["inner"] = names.inner
+            inner: dict[str, Any] = {}
+            for level in range(len(names.inner), 0, -1):
+                inner = {
+                    "name": names.inner[level - 1],
+                    **parts[inner_key(level)],
+                    **({"inner": inner} if inner else {}),
+                }
+            values["inner"] = inner
         if values:
             config[part] = values
     return {**config, **run_options}

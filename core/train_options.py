@@ -18,7 +18,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from .errors import InvalidValueError, UnknownNameError
 from .run import Run
 
-__all__ = ["CHOICES", "Factory", "Names", "parse", "read_names"]
+__all__ = ["CHOICES", "Factory", "Names", "inner_key", "parse", "read_names"]
 
 CHOICES = ("method", "adapter", "data", "encoder", "augmenter", "optimizer", "sampler", "objective")
 
@@ -29,14 +29,14 @@ class Names:
 
     Args:
         chosen: part -> name, of those that were named.
-        inner: the sampler inside a sampler that wraps one, if it was named.
+        inner: the sampler inside a sampler that wraps one, the one inside that, and so on, as far as they were named.
         config: the config file's contents.
         rest: the arguments that are left for the second reading.
         wants: `"help"`, `"config"` (print it and end) or `""`.
     """
 
     chosen: dict[str, str]
-    inner: str | None
+    inner: tuple[str, ...]
     config: dict[str, Any]
     rest: list[str]
     wants: str
@@ -66,7 +66,9 @@ def read_names(given: Sequence[str]) -> Names:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for part in CHOICES[1:]:
         parser.add_argument(f"--{part}")
-    parser.add_argument("--sampler.inner", dest="inner")
+    depth = max((len(found[1]) // len(".inner") for token in given if (found := _INNER.match(token))), default=0)
+    for level in range(1, depth + 1):
+        parser.add_argument(f"--{inner_key(level)}")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--print-config", action="store_true", dest="print_config")
     rest = list(given)
@@ -83,8 +85,12 @@ def read_names(given: Sequence[str]) -> Names:
     if method is not None:
         chosen["method"] = method
     wants = "help" if {"-h", "--help"} & set(rest) else "config" if found.print_config else ""
-    inner = found.inner or config.get("sampler", {}).get("inner")
-    return Names(chosen, inner, config, rest, wants)
+    return Names(chosen, _inner(vars(found), config.get("sampler", {})), config, rest, wants)
+
+
+def inner_key(level: int) -> str:
+    """Return the option of the sampler that lies `level` deep: sampler, sampler.inner, sampler.inner.inner ..."""
+    return "sampler" + ".inner" * level
 
 
 def parse(names: Names, factories: Mapping[str, Factory]) -> Namespace:
@@ -120,7 +126,8 @@ def parse(names: Names, factories: Mapping[str, Factory]) -> Namespace:
         parser.set_defaults({f"{part}.{name}": value for name, value in fitting.items() if name not in factory.skip})
     known = [name for name, _ in parser.get_defaults(skip_validation=True).items()]
     parser.set_defaults(_from_config(names, known))
-    options = {f"--{name}" for name in (*known, *CHOICES[1:], "config", "print-config", "sampler.inner", "help")}
+    inner = (inner_key(level) for level in range(1, len(names.inner) + 2))
+    options = {f"--{name}" for name in (*known, *CHOICES[1:], *inner, "config", "print-config", "help")}
     for token in names.rest:
         option = token.split("=")[0]
         if option.startswith("--") and option not in options:
@@ -135,6 +142,39 @@ def parse(names: Names, factories: Mapping[str, Factory]) -> Namespace:
 def parameters(make: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """Return the parameters of a factory by name."""
     return inspect.signature(make).parameters
+
+
+_INNER = re.compile(r"--sampler((?:\.inner)+)(?:=|$)")
+
+
+def _inner(found: Mapping[str, Any], entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the samplers inside the sampler: the command line's, and behind it the config file's.
+
+    Raises:
+        InvalidValueError: if one is named inside another that is not.
+    """
+    names: list[str] = []
+    asked = max((level for level in range(1, len(found)) if found.get(inner_key(level))), default=0)
+    while True:
+        above, name = found.get(inner_key(len(names))), found.get(inner_key(len(names) + 1))
+        if above is not None and above != entry.get("name", above):
+            entry = {}  # what the file has inside a sampler that the command line renamed is left out
+        entry = _named(entry.get("inner", {}))
+        if name is None and "name" not in entry:
+            break
+        names.append(entry["name"] if name is None else name)
+    if len(names) < asked:
+        raise InvalidValueError(
+            f"`--{inner_key(asked)}` must lie inside a named sampler; give `--{inner_key(len(names) + 1)}`"
+        )
+    return tuple(names)
+
+
+def _named(entry: Any) -> Mapping[str, Any]:
+    """Return a part of a config file as a mapping; a name alone may stand for one."""
+    if not isinstance(entry, (str, dict)):
+        raise InvalidValueError(f"a part in a config file must be a name, or a mapping with `name`, got {entry!r}")
+    return {"name": entry} if isinstance(entry, str) else entry
 
 
 def _sentence(error: Exception) -> str:
@@ -155,7 +195,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise InvalidValueError(f"`--config` must be a readable JSON or YAML file, got {path}: {error}") from error
     if not isinstance(config, dict):
         raise InvalidValueError(f"`--config` must hold a mapping of options, got {type(config).__name__} in {path}")
-    return config
+    return {key: _named(value) if key in CHOICES else value for key, value in config.items()}
 
 
 def _from_config(names: Names, known: Sequence[str]) -> dict[str, Any]:
@@ -163,9 +203,15 @@ def _from_config(names: Names, known: Sequence[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in names.config.items():
         if key in CHOICES:
-            if value.get("name", names.chosen.get(key)) == names.chosen.get(key):
-                entries = {n: v for n, v in value.items() if n != "name" and (key, n) != ("sampler", "inner")}
+            level, asked = 0, names.chosen.get(key)
+            while value.get("name", asked) == asked:
+                inside = value.get("inner") if key.startswith("sampler") else None
+                entries = {n: v for n, v in value.items() if n != "name" and (n != "inner" or inside is None)}
                 values |= {f"{key}.{name}": entry for name, entry in entries.items()}
+                if inside is None or level == len(names.inner):
+                    break
+                asked, level = names.inner[level], level + 1
+                key, value = inner_key(level), _named(inside)
         else:
             values[key] = value
     for name in values:

@@ -4,9 +4,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import kontrast
+from kontrast import Method, PairSampler, Run, train_command
 from kontrast.cli import main
 
 
@@ -98,8 +101,21 @@ def test_train_writes_a_run_with_what_was_asked(tmp_path: Path, capsys: pytest.C
         ("simclr --out x --sampler.inner positives", "`--sampler.inner` is for a sampler that wraps another"),
         ("simclr --out x --config nowhere.json", "`--config` must be a readable JSON or YAML file, got nowhere.json"),
         (
-            "simclr --out x --sampler queue --sampler.inner queue",
-            "`--sampler.inner` must name a sampler that wraps no",
+            "simclr --out x --sampler queue --sampler.inner in-batch --sampler.inner.inner positives",
+            "`--sampler.inner.inner` is for a sampler that wraps another, got `in-batch`",
+        ),
+        (
+            "simclr --out x --sampler queue --sampler.inner.inner positives",
+            "`--sampler.inner.inner` must lie inside a named sampler; give `--sampler.inner`",
+        ),
+        ("simclr --out x --sampler queue --sampler.inner quue", "no sampler `quue`; did you mean `queue`"),
+        (
+            "simclr --out x --sampler debiased --sampler.inner queue --sampler.inner.siez 4",
+            "no option `--sampler.inner.siez`; did you mean `--sampler.inner.size`",
+        ),
+        (
+            "simclr --out x --sampler debiased --sampler.inner queue --sampler.inner.size 0",
+            "`size` of a queue must be >= 1, got 0",
         ),
         ("simclr --out x --resume yes", "`--resume` must be one of never, auto, got yes"),
         ("simclr", "out"),
@@ -154,10 +170,13 @@ def test_a_config_file_starts_the_same_run_again(tmp_path: Path, capsys: pytest.
     assert "no option `epohs`; did you mean `epochs`" in wrong
 
 
+IN_BATCH = {"name": "in-batch", "views": "all", "match": "ids"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "part", "expected"),
     [
-        ("moco-v2 --method.queue_size 512 --sampler.inner in-batch", "sampler", {"inner": "in-batch"}),
+        ("moco-v2 --method.queue_size 512 --sampler.inner in-batch", "sampler", {"inner": IN_BATCH}),
         ("moco-v2 --method.queue_size 512 --sampler.size 65536", "sampler", {"size": 65536}),
         ("moco-v2 --method.temperature 0.5 --objective.temperature 0.2", "objective", {"temperature": 0.2}),
         ("vicreg --method.variance 10 --objective.eps 0.01", "objective", {"eps": 0.01}),
@@ -168,3 +187,79 @@ def test_a_part_keeps_what_the_methods_own_options_made_of_it(
 ) -> None:
     assert main(["train", *arguments.split(), "--print-config"]) == 0
     assert json.loads(capsys.readouterr().out)[part] == expected
+
+
+NESTED = {
+    "name": "debiased",
+    "positive_prior": 0.05,
+    "least_score": None,
+    "inner": {"name": "queue", "size": 512, "inner": {**IN_BATCH, "views": "cross"}},
+}
+
+
+def test_samplers_inside_samplers_come_back_from_the_config_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samplers: list[PairSampler] = []
+    monkeypatch.setattr(train_command, "Run", _keeping(samplers))
+    first, again = tmp_path / "first", tmp_path / "again"
+    arguments = "--sampler debiased --sampler.inner queue --sampler.inner.size=512 --sampler.inner.inner=in-batch"
+    arguments += " --sampler.positive_prior 0.05 --sampler.inner.inner.views cross --epochs 1 --batch_size 600"
+    assert main(["train", "simclr", *arguments.split(), "--encoder.width=4", f"--out={first}"]) == 0
+    config = json.loads((first / "config.json").read_text())
+    assert config["sampler"] == NESTED
+    assert main(["train", f"--config={first / 'config.json'}", f"--out={again}"]) == 0
+    assert json.loads((again / "config.json").read_text()) == {**config, "out": str(again)}
+    assert (again / "metrics.jsonl").read_text() == (first / "metrics.jsonl").read_text()
+    assert repr(samplers[0]) == repr(samplers[1])
+    (debiased, queue, in_batch) = list(samplers[0].modules())
+    assert isinstance(debiased, kontrast.Debiased)
+    assert isinstance(queue, kontrast.Queue)
+    assert isinstance(in_batch, kontrast.InBatch)
+    assert (debiased.positive_prior, queue.size, in_batch.views) == (0.05, 512, "cross")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("", NESTED),
+        ("--sampler.inner.size 9", {**NESTED, "inner": {**NESTED["inner"], "size": 9}}),  # type: ignore[dict-item]
+        ("--sampler.inner in-batch", {**NESTED, "inner": IN_BATCH}),
+        ("--sampler queue", {"name": "queue", "size": 65536}),
+        (
+            "--sampler.inner.inner positives",
+            {**NESTED, "inner": {"name": "queue", "size": 512, "inner": {"name": "positives", "views": "all"}}},
+        ),
+    ],
+)
+def test_the_command_line_goes_before_what_a_config_file_has_inside_a_sampler(
+    arguments: str, expected: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"method": "simclr", "sampler": NESTED}))
+    assert main(["train", "--config", str(tmp_path / "config.json"), "--print-config", *arguments.split()]) == 0
+    assert json.loads(capsys.readouterr().out)["sampler"] == expected
+
+
+def test_a_config_file_may_name_a_sampler_without_settings_and_not_misspell_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("method: simclr\nsampler: {name: queue, size: 5, inner: {name: queue, inner: positives}}\n")
+    assert main(["train", "--config", str(path), "--print-config"]) == 0
+    inner = {"name": "queue", "size": 65536, "inner": {"name": "positives", "views": "all"}}
+    assert json.loads(capsys.readouterr().out)["sampler"] == {"name": "queue", "size": 5, "inner": inner}
+    path.write_text("method: simclr\nsampler: {name: queue, inner: {name: queue, siez: 3}}\n")
+    assert "no option `sampler.inner.siez`; did you mean `sampler.inner.size`" in _fails(
+        capsys, "train", "--config", str(path), "--print-config"
+    )
+    path.write_text("method: simclr\nsampler: 3\n")
+    assert "must be a name, or a mapping with `name`, got 3" in _fails(capsys, "train", "--config", str(path))
+
+
+def _keeping(samplers: list[PairSampler]) -> type[Run]:
+    class Kept(Run):
+        def __init__(self, method: Method, *arguments: Any, **options: Any) -> None:
+            samplers.append(method.sampler)
+            super().__init__(method, *arguments, **options)
+
+    return Kept
