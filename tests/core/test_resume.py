@@ -26,8 +26,8 @@ from kontrast.plugins.objectives import InfoNCE
 KILLING = Path(__file__).parent / "killing.py"
 
 
-def _killed(folder: Path, world: int, kills: int) -> dict[str, Any]:
-    command = [sys.executable, "-P", str(KILLING), str(folder), str(world), str(kills), "0"]
+def _killed(folder: Path, world: int, kills: int, how: str = "all") -> dict[str, Any]:
+    command = [sys.executable, "-P", str(KILLING), str(folder), str(world), str(kills), "0", how]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, timeout=540, env=environment)
     assert result.returncode == 0, result.stderr
@@ -43,6 +43,18 @@ def _killed(folder: Path, world: int, kills: int) -> dict[str, Any]:
 @pytest.mark.parametrize("world", [1, 2])
 def test_a_run_killed_at_random_moments_ends_bit_for_bit_as_one_left_alone(tmp_path: Path, world: int) -> None:
     _killed(tmp_path, world, 5)
+
+
+def test_when_one_process_is_killed_the_other_ends_by_itself_names_it_and_the_resumed_run_is_the_same(
+    tmp_path: Path,
+) -> None:
+    found = _killed(tmp_path, 2, 3, "one")
+    assert len(found["survived"]) == 3
+    assert max(found["survived"]) < 60
+
+
+def test_a_run_with_loader_workers_and_gradient_caching_is_killed_and_ends_the_same(tmp_path: Path) -> None:
+    _killed(tmp_path, 2, 3, "loaded")
 
 
 @pytest.mark.slow
