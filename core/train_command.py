@@ -164,7 +164,7 @@ def _inner_parts(names: Names) -> dict[str, Factory]:
     Raises:
         IncompatibleError: if one is named inside a sampler that wraps none.
     """
-    found = {}
+    found: dict[str, Factory] = {}
     for level, name in enumerate(names.inner, start=1):
         above = found.get(inner_key(level - 1))
         if above is not None and "inner" not in parameters(above.make):

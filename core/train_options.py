@@ -66,7 +66,8 @@ def read_names(given: Sequence[str]) -> Names:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for part in CHOICES[1:]:
         parser.add_argument(f"--{part}")
-    depth = max((len(found[1]) // len(".inner") for token in given if (found := _INNER.match(token))), default=0)
+    nested = [match[1] for token in given if (match := _INNER.match(token))]
+    depth = max((len(inner) // len(".inner") for inner in nested), default=0)
     for level in range(1, depth + 1):
         parser.add_argument(f"--{inner_key(level)}")
     parser.add_argument("--config", type=Path)

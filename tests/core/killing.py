@@ -112,9 +112,9 @@ def attempt(out: Path, world: int, seconds: float | None, how: str, victim: int 
     os.close(pipe)
     failed = [os.waitstatus_to_exitcode(status) for status in statuses]
     for rank, code in enumerate(failed):
-        log = (out.parent / f"log-{rank}").read_text()
-        if code > 0 and (how != "one" or seconds is None or f"rank {victim} (" not in log or "died" not in log):
-            raise SystemExit(f"rank {rank} of {failed} failed by itself: {log}")
+        said = (out.parent / f"log-{rank}").read_text()
+        if code > 0 and (how != "one" or seconds is None or f"rank {victim} (" not in said or "died" not in said):
+            raise SystemExit(f"rank {rank} of {failed} failed by itself: {said}")
     if how == "one" and seconds is not None and any(failed):
         SURVIVED.append(time.monotonic() - killed)
     return not any(failed)
