@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kontrast import Cosine, InvalidValueError, Loss, Needs, Objective, Pairs, Term, all_sum, row_statistics
+from kontrast import Cosine, InvalidValueError, Loss, Needs, Objective, Pairs, Term, row_statistics
+from kontrast.plugins.objectives.softmax import log_mean
 
 __all__ = ["AlignmentUniformity"]
 
@@ -62,12 +63,10 @@ class AlignmentUniformity(Objective):
         # |a - c|^2 = 2 - 2 cos: the potential is e^(2 t cos) less a constant, and so a log-sum-exp of logits.
         rows = row_statistics(pairs, temperature=1 / (2 * self.t))
         alignment = rows.positive_sums(self._distance).sum()
-        some = rows.negative_count > 0
-        potentials = torch.where(some, rows.negative_logsumexp - 2 * self.t, -torch.inf).exp().sum()
-        count = all_sum(rows.negative_count.sum().to(potentials.dtype))
-        mean = all_sum(potentials) / count.clamp(min=1)
         # Of all processes' pairs, and so the same on each: the mean over processes is the value.
-        uniformity = torch.where(count > 0, torch.where(count > 0, mean, 1.0).log(), 0.0)
+        some = rows.negative_count > 0
+        potentials = torch.where(some, rows.negative_logsumexp - 2 * self.t, -torch.inf)
+        uniformity = log_mean(potentials, rows.negative_count)
         return Loss(
             (
                 Term("alignment", alignment, rows.positive_count.sum(), self.alignment),

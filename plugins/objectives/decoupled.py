@@ -1,14 +1,14 @@
 """Decoupled contrastive learning: the positive is left out of the denominator.
 
-Shapes: A anchors, C candidates, D embedding size, P positive pairs.
+Shapes: A anchors, C candidates, D embedding size.
 """
 
 import math
 
-import torch
+from torch import Tensor
 
-from kontrast import InvalidValueError, Loss, Pairs, all_sum, row_statistics
-from kontrast.plugins.objectives.softmax import SoftmaxObjective
+from kontrast import InvalidValueError, Loss, Pairs, row_statistics
+from kontrast.plugins.objectives.softmax import SoftmaxObjective, log_mean, positives_alone
 
 __all__ = ["DCL", "DCLW"]
 
@@ -65,7 +65,7 @@ class DCLW(SoftmaxObjective):
 
     Source:
         Yeh et al. 2022, arXiv:2110.06848, eq. 7, the von Mises-Fisher weights. The mean is over the positive pairs of
-        all processes; the weights carry gradient, as in the authors' code. The positives are gathered, [P, D].
+        all processes; the weights carry gradient, as in the authors' code.
     """
 
     def __init__(self, temperature: float = 0.1, sigma: float = 0.5) -> None:
@@ -81,14 +81,23 @@ class DCLW(SoftmaxObjective):
             pairs: anchors [A, D] against candidates [C, D].
         """
         rows = row_statistics(pairs, temperature=self.temperature)
-        anchor, scores = pairs.positive_scores()
-        weights = (scores / self.sigma).exp()
-        mean = all_sum(weights.sum()) / all_sum(torch.full_like(weights.sum(), len(weights))).clamp(min=1)
-        weighted = (2 - weights / torch.where(mean > 0, mean, 1.0)) * scores / self.temperature
-        total = torch.zeros_like(rows.positive_mean).index_add(0, anchor, weighted)
+        positives = row_statistics(positives_alone(pairs), temperature=self.sigma)
+        # With x = s / sigma - log mean e^(s / sigma), a weight is 2 - e^x: it does not overflow, however large s is.
+        mean = log_mean(positives.positive_logsumexp, positives.positive_count)
+        offset = mean.expand(len(pairs.anchors))
+        weighted = positives.positive_sums(_weighted, offset) + mean * positives.positive_sums(_weight, offset)
+        total = self.sigma / self.temperature * weighted
         both = (rows.positive_count > 0) & (rows.negative_count > 0)
         return Loss.over_rows(rows.negative_logsumexp - total / rows.positive_count.clamp(min=1), both)
 
     def extra_repr(self) -> str:
         """Show temperature and sigma."""
         return f"{super().extra_repr()}, sigma={self.sigma}"
+
+
+def _weight(x: Tensor) -> Tensor:
+    return 2 - x.exp()
+
+
+def _weighted(x: Tensor) -> Tensor:
+    return _weight(x) * x

@@ -1,11 +1,16 @@
 """N-pair loss: one positive against the other pairs' positives, on plain dot products.
 
-Shapes: A anchors, C candidates, D embedding size, P positive pairs.
+Shapes: A anchors, C candidates, D embedding size.
 """
 
-from kontrast import InvalidValueError, Loss, Pairs, Term, row_statistics
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from kontrast import InvalidValueError, Loss, Pairs, Similarity, Term, row_statistics, row_sums
 from kontrast.plugins.objectives.info_nce import cross_entropies
-from kontrast.plugins.objectives.softmax import SoftmaxObjective
+from kontrast.plugins.objectives.softmax import SoftmaxObjective, positives_alone
 
 __all__ = ["NPair"]
 
@@ -36,6 +41,7 @@ class NPair(SoftmaxObjective):
                 f"`regularization` must be >= 0, got {regularization!r}; it is the weight of a term"
             )
         self.regularization = regularization
+        self._lengths = _MeanSquaredLength()
 
     def forward(self, pairs: Pairs) -> Loss:
         """Return the cross entropy over anchors that have a positive, in nats, and the squared lengths.
@@ -47,10 +53,29 @@ class NPair(SoftmaxObjective):
         loss = Loss.over_rows(cross_entropies(rows) / rows.positive_count.clamp(min=1), rows.positive_count > 0)
         if not self.regularization:
             return loss
-        anchors, positives = pairs.aligned()
-        lengths = (anchors.square().sum() + positives.square().sum()) / 2
-        return Loss((*loss.terms, Term("length", lengths, float(len(anchors)), self.regularization)))
+        # As a score of each positive pair: with labels the pairs themselves are too many to be listed.
+        lengths = row_sums(replace(positives_alone(pairs), similarity=self._lengths), _same, of="positive").sum()
+        return Loss((*loss.terms, Term("length", lengths, rows.positive_count.sum(), self.regularization)))
 
     def extra_repr(self) -> str:
         """Show the regularization."""
         return f"regularization={self.regularization}"
+
+
+class _MeanSquaredLength(Similarity):
+    """(|a|^2 + |c|^2) / 2, as a product: [|a|^2 / 2, 1] . [1, |c|^2 / 2]."""
+
+    symmetric = False
+
+    def prepare(self, rows: Tensor) -> Tensor:
+        """Return [|a|^2 / 2, 1]."""
+        half = rows.square().sum(-1, keepdim=True) / 2
+        return torch.cat([half, torch.ones_like(half)], dim=-1)
+
+    def prepare_candidates(self, rows: Tensor) -> Tensor:
+        """Return [1, |c|^2 / 2]."""
+        return self.prepare(rows).flip(-1)
+
+
+def _same(scores: Tensor) -> Tensor:
+    return scores

@@ -1,10 +1,17 @@
-"""What objectives on a softmax of logits share: a temperature, and that hard and debiased negatives reach them."""
+"""What objectives on exponentials of logits share: a temperature, and means that no exponential overflows.
+
+Shapes: A anchors.
+"""
 
 import math
+from dataclasses import replace
 
-from kontrast import InvalidValueError, Needs, Objective
+import torch
+from torch import Tensor
 
-__all__ = ["SoftmaxObjective"]
+from kontrast import InvalidValueError, Needs, Objective, Pairs, all_gather, all_sum
+
+__all__ = ["SoftmaxObjective", "log_mean", "positives_alone"]
 
 
 class SoftmaxObjective(Objective):
@@ -30,3 +37,28 @@ class SoftmaxObjective(Objective):
     def extra_repr(self) -> str:
         """Show the temperature."""
         return f"temperature={self.temperature}"
+
+
+def log_mean(log_sums: Tensor, counts: Tensor) -> Tensor:
+    """Return the log of the mean exponential over the pairs of all processes, with gradient; 0 without a pair.
+
+    Args:
+        log_sums: log of the sum of exponentials over each anchor's pairs, [A]; -inf where there are none.
+        counts: how many they are, [A].
+    """
+    own = torch.cat([log_sums.detach(), log_sums.new_full((1,), -torch.inf)]).max()
+    top = all_gather(own[None]).max()
+    shift = torch.where(top == -torch.inf, 0.0, top)
+    total, count = all_sum(torch.stack([(log_sums - shift).exp().sum(), counts.sum().to(log_sums.dtype)]))
+    some = count > 0
+    return torch.where(some, torch.where(some, total, 1.0).log() - count.clamp(min=1).log() + shift, 0.0)
+
+
+def positives_alone(pairs: Pairs) -> Pairs:
+    """Return the same pairs without negatives and without log-weights but those that leave a pair out."""
+    blocks = []
+    for block in pairs.blocks:
+        weights = block.log_weights
+        kept = None if weights is None else torch.where(weights > -torch.inf, 0.0, -torch.inf)
+        blocks.append(replace(block, negatives=False, log_weights=kept))
+    return replace(pairs, blocks=tuple(blocks))

@@ -85,7 +85,8 @@ def _over_triplets(pairs: Pairs, function: Callable[[Tensor], Tensor], margin: f
     _, positive = rows.positive_scores()
     _, triplets = pair_counts(rows)
     sums = row_sums(rows, function, of="negative", offset=positive - margin)
-    return Loss((Term("loss", sums.sum(), triplets.sum()),))
+    # Without a single triplet there is nothing to sum over, and still a gradient, of zeros, that DDP waits for.
+    return Loss((Term("loss", sums.sum() + 0.0 * positive.sum(), triplets.sum()),))
 
 
 def _softplus(values: Tensor) -> Tensor:

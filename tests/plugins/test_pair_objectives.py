@@ -3,17 +3,20 @@
 Shapes: V views, N samples, D embedding size.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
 from gloo import GlooPool
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import kontrast as kt
-from kontrast import listing
+from kontrast import Block, Keys, exponentials, listing, walk
 from kontrast.plugins import objectives as O
 
 Vector = list[float]
@@ -234,18 +237,14 @@ def test_gradcheck(case: Case, labelled: bool) -> None:
 
 @every_case
 def test_the_loss_falls_as_a_positive_comes_closer(case: Case) -> None:
-    rows = normal(2, 5, 4, seed=3).requires_grad_()
-    loss = case.objective(case.pairs(rows)).reduced()
-    (gradient,) = torch.autograd.grad(loss.backward, rows)
-    closer = rows.detach().clone()
-    closer[1, 0] = closer[1, 0].lerp(closer[0, 0], 0.3)
-    # The step towards the positive has a part along the gradient's descent, or the positive pair alone falls.
-    only = case.pairs(closer[:, :1].repeat(1, 2, 1))
-    apart = case.pairs(rows.detach()[:, :1].repeat(1, 2, 1))
-    assert gradient.isfinite().all()
-    assert case.value(only) < case.value(apart) or "triplet" in type(case.objective).__name__.lower()
-    descended = rows.detach() - 1e-4 * gradient
-    assert case.value(case.pairs(descended)) < float(loss.value)
+    def apart(angle: float) -> float:
+        first = torch.eye(4, 8, dtype=torch.float64)  # whatever the angle, every negative is at a right angle
+        second = math.cos(angle) * first + math.sin(angle) * first.roll(4, 1)
+        return case.value(case.pairs(torch.stack([first, second]), how="forward"))
+
+    # The triplet of distances has its margin, half a unit, only beyond 0.9 of a distance.
+    losses = [apart(angle) for angle in (2.0, 1.7, 1.4, 1.1)]
+    assert all(further > closer + 1e-3 for further, closer in itertools.pairwise(losses))
 
 
 @every_case
@@ -256,7 +255,7 @@ def test_the_order_of_samples_does_not_matter(case: Case) -> None:
 
 
 @every_case
-def test_zero_vectors_single_samples_and_duplicates(case: Case) -> None:
+def test_zero_vectors_and_duplicates(case: Case) -> None:
     rows = normal(2, 4, 3, seed=9)
     rows[:, 2] = rows[:, 1]
     rows[0, 0] = 0
@@ -268,8 +267,118 @@ def test_zero_vectors_single_samples_and_duplicates(case: Case) -> None:
     assert gradient.isfinite().all()
     if case.score is cosine:
         assert not gradient[0, 0].any()
-    single = normal(2, 1, 3, seed=7)
-    assert math.isfinite(case.value(case.pairs(single)))
+
+
+@every_case
+@pytest.mark.parametrize("labels", [None, [3, 3, 3], [-1, -1, -1]], ids=["one sample", "one class", "no class"])
+def test_no_negatives_or_no_positives_at_all(case: Case, labels: list[int] | None) -> None:
+    rows = normal(2, 1 if labels is None else 3, 4, seed=7).requires_grad_()
+    told = None if labels is None else torch.tensor(labels)
+    loss = case.objective(case.pairs(rows, told)).reduced()
+    expected = case.oracle(table(rows.tolist(), case.score, labels, "all"))
+    assert float(loss.value) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+    (gradient,) = torch.autograd.grad(loss.backward, rows)
+    assert gradient.isfinite().all()
+
+
+def _two_blocks(case: Case, rows: Tensor, weights: Tensor) -> kt.Pairs:
+    """Return anchors 0, 1, 2 against all of the second view by label, and against slots of the first by an index."""
+    labels, similarity = torch.tensor([0, 1, 0, 2, -1]), case.similarity()
+    anchors = rows[0, :3]
+    shared = Block(anchors, rows[1], Keys(match=labels[:3]), Keys(match=labels), log_weights=weights)
+    index = torch.tensor([[3, 4], [0, 2], [1, 1]])
+    match = torch.where(torch.tensor([[False, False], [False, True], [False, False]]), labels[:3, None], -1)
+    indexed = Block(anchors, rows[0], Keys(match=labels[:3]), Keys(match=match), index=index)
+    return kt.Pairs((shared, indexed), similarity)
+
+
+@every_case
+@pytest.mark.parametrize("many", [False, True])
+def test_blocks_an_index_and_candidates_left_out(case: Case, many: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if many:
+        monkeypatch.setattr(listing, "FEW", 0)
+    rows = normal(2, 5, 3, seed=31).requires_grad_()
+    weights = torch.tensor([0.0, 0.0, -math.inf, -math.inf, 0.0], dtype=torch.float64)
+    loss = case.objective(_two_blocks(case, rows, weights)).reduced()
+    first, second = rows.tolist()
+    found = [  # by (positives, negatives): candidates 2 and 3 of the second view are left out
+        ([second[0]], [second[1], second[4], first[3], first[4]]),
+        ([second[1], first[2]], [second[0], second[4], first[0]]),
+        ([second[0]], [second[1], second[4], first[1], first[1]]),
+    ]
+    expected = case.oracle(
+        [
+            Row(anchor, *([(case.score(anchor, row), row) for row in kind] for kind in kinds))
+            for anchor, kinds in zip(first, found, strict=False)
+        ]
+    )
+    assert float(loss.value) == pytest.approx(expected, rel=1e-7)
+    (gradient,) = torch.autograd.grad(loss.backward, rows)
+    assert gradient.isfinite().all()
+    assert not gradient[1, 2:4].any()
+
+
+# Those that read the negatives by a log-sum-exp, with the temperature of their logits.
+SOFTMAX = {
+    "info-nce": 0.1,
+    "nt-xent": 0.5,
+    "sup-con": 0.1,
+    "sup-con in": 0.1,
+    "dcl": 0.1,
+    "dclw": 0.1,
+    "graphcl": 0.2,
+    "n-pair": 1.0,
+}
+
+
+@pytest.mark.parametrize("name", SOFTMAX)
+def test_log_weights_multiply_negatives(name: str) -> None:
+    case, rows = CASES[name], normal(2, 5, 3, seed=32)
+    weights = normal(5, seed=33)
+    weights[[0, 1, 2]] = 0.0  # positives are among them
+    first, second = rows.tolist()
+
+    def row(anchor: Vector, positives: list[Vector], shared: list[int], others: list[Vector]) -> Row:
+        weighted = [(case.score(anchor, second[k]) + SOFTMAX[name] * float(weights[k]), second[k]) for k in shared]
+        return Row(
+            anchor,
+            [(case.score(anchor, p), p) for p in positives],
+            weighted + [(case.score(anchor, n), n) for n in others],
+        )
+
+    table_of_three = [
+        row(first[0], [second[0], second[2]], [1, 3, 4], [first[3], first[4]]),
+        row(first[1], [second[1], first[2]], [0, 2, 3, 4], [first[0]]),
+        row(first[2], [second[0], second[2]], [1, 3, 4], [first[1], first[1]]),
+    ]
+    assert case.value(_two_blocks(case, rows, weights)) == pytest.approx(case.oracle(table_of_three), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", SOFTMAX)
+@pytest.mark.parametrize(("hardness", "prior"), [(1.0, 0.0), (0.0, 0.1), (0.5, 0.05)])
+def test_hard_and_debiased_negatives_reach_every_softmax(name: str, hardness: float, prior: float) -> None:
+    case, t = CASES[name], SOFTMAX[name]
+    rows = normal(2, len(LABELS), 3, seed=34)
+
+    def estimated(row: Row) -> Row:
+        """Put one negative in place of all, whose exponential is the estimate of their sum (HCL, eq. 4; DCL, eq. 8)."""
+        if not row.n:
+            return row
+        n = len(row.n)
+        total = exps([(1 + hardness) * s for s in row.n], t) / exps([hardness * s for s in row.n], t) * n
+        if row.p and prior:
+            total = max(
+                (total - n * prior * mean([math.exp(p / t) for p in row.p])) / (1 - prior), n * math.exp(-1 / t)
+            )
+        elif prior:
+            total /= 1 - prior
+        return Row(row.anchor, row.positives, [(t * math.log(total), row.anchor)])
+
+    labels = torch.tensor(LABELS)
+    pairs = replace(case.pairs(rows, labels), hardness=hardness, positive_prior=prior, least_score=-1.0)
+    case.objective.check(kt.Debiased(kt.InBatch(), least_score=-1.0), case.similarity())
+    expected = case.oracle([estimated(row) for row in table(rows.tolist(), case.score, LABELS, "all")])
+    assert case.value(pairs) == pytest.approx(expected, rel=1e-9)
 
 
 @every_case
@@ -299,6 +408,90 @@ def test_temperatures(make: Callable[[float], kt.Objective], oracle: Callable[..
     rows = normal(2, 6, 8, seed=2)
     expected = case.oracle(table(rows.tolist(), cosine, None, "all"))
     assert case.value(case.pairs(rows)) == pytest.approx(expected, rel=1e-9)
+
+
+# Five samples, each embedded alike in two views, all at right angles: a positive, and eight negatives.
+@pytest.mark.parametrize(
+    ("objective", "similarity", "expected"),
+    [
+        (O.InfoNCE(), kt.Cosine(), math.log(1 + 8 * math.exp(-10))),
+        (O.NTXent(), kt.Cosine(), math.log(1 + 8 * math.exp(-2))),
+        (O.SupCon(), kt.Cosine(), math.log(1 + 8 * math.exp(-10))),
+        (O.SupCon(form="in"), kt.Cosine(), math.log(1 + 8 * math.exp(-10))),
+        (O.DCL(), kt.Cosine(), math.log(8) - 10),
+        (O.DCLW(), kt.Cosine(), math.log(8) - 10),
+        (O.GraphCLContrast(), kt.Cosine(), math.log(8) - 5),
+        (O.NPair(), kt.Dot(), math.log(1 + 8 * math.exp(-1)) + 0.002),
+        (O.SigLIP(), kt.LearnedTemperature(initial=0.1, bias=-10.0), math.log(2) + 8 * math.log1p(math.exp(-10))),
+        (O.TemperatureFreeInfoNCE(0.5), kt.Cosine(), math.log(1 + 8 / 3)),  # (1 + 1/2) / (1 - 1/2)
+        (O.AlignmentUniformity(), kt.Cosine(), -4.0),
+        (O.AlignmentUniformity(uniformity=0.5, t=1.0), kt.Cosine(), -1.0),
+        (O.JensenShannon(), kt.Dot(), math.log(1 + math.exp(-1)) + math.log(2)),
+        (O.PairwiseContrastive(2.0), kt.NegativeDistance(), (2 - math.sqrt(2)) ** 2 / 2),
+        (O.Triplet(1.5), kt.Cosine(), 0.5),
+        (O.Triplet(2.2), kt.NegativeSquaredDistance(), 0.2),
+        (O.Triplet(2.0), kt.NegativeDistance(), 2 - math.sqrt(2)),
+        (O.SoftTriplet(), kt.Cosine(), math.log(1 + math.exp(-1))),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, kt.Objective) else "",
+)
+def test_closed_forms(objective: kt.Objective, similarity: kt.Similarity, expected: float) -> None:
+    rows = torch.eye(5, dtype=torch.float64)
+    case = Case(objective, lambda rows: expected, similarity=lambda: similarity.double())
+    assert case.value(case.pairs(torch.stack([rows, rows]))) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_row_is_no_negative_of_itself() -> None:
+    rows = torch.eye(4, dtype=torch.float64)  # PyGCL's masks made it one: 0.713 in place of 0.040
+    case = Case(O.InfoNCE(0.2), info_nce)
+    assert case.value(case.pairs(torch.stack([rows, rows]))) == pytest.approx(math.log(1 + 6 * math.exp(-5)))
+
+
+def test_sharp_weights_and_potentials_stay_finite_in_float32() -> None:
+    rows = normal(2, 6, 8, seed=41)
+    rows[1] = rows[0] + 0.1 * rows[1]
+    weighted = Case(O.DCLW(sigma=0.01), lambda rows: dclw(rows, sigma=0.01))
+    expected = weighted.oracle(table(rows.float().tolist(), cosine, None, "all"))
+    assert weighted.value(weighted.pairs(rows.float())) == pytest.approx(expected, rel=1e-4)  # e^100 is no float32
+    spread = torch.eye(6).expand(2, 6, 6).clone().requires_grad_()
+    case = Case(O.AlignmentUniformity(t=60.0), alignment_uniformity)
+    loss = case.objective(case.pairs(spread)).reduced()
+    assert float(loss.value) == pytest.approx(-120.0)  # nor is e^-120
+    assert torch.autograd.grad(loss.backward, spread)[0].isfinite().all()
+
+
+class _Largest(TorchDispatchMode):
+    """Notes the most numbers that any tensor made held."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.entries = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(tensor, Tensor):
+                self.entries = max(self.entries, tensor.untyped_storage().nbytes() // tensor.element_size())
+        return made
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "triplet" not in name])  # they hold a row per positive pair
+@pytest.mark.parametrize("labelled", [False, True])
+def test_no_tensor_is_as_large_as_the_matrix(name: str, labelled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, limit in (
+        (walk, "ENTRIES"),
+        (walk, "KEPT"),
+        (exponentials, "ENTRIES"),
+        (exponentials, "KEPT_BYTES"),
+    ):
+        monkeypatch.setitem(getattr(module, limit), "cpu", 1 << 11)
+    monkeypatch.setattr(listing, "FEW", 1)
+    samples, case = 120, CASES[name]
+    rows = normal(2, samples, 4, seed=42).requires_grad_()
+    labels = torch.arange(samples) % 2 if labelled else None  # half of the matrix are positives
+    with _Largest() as largest:
+        case.objective(case.pairs(rows, labels)).reduced().backward.backward()
+    assert 2 * samples * 4 <= largest.entries < (2 * samples) ** 2 / 8
 
 
 def _on_ranks(name: str) -> list[Tensor]:
