@@ -197,18 +197,20 @@ class _LogSums(torch.autograd.Function):
         # One power in one direction: a row's weight is a factor of its whole slope, and goes on the rows, not the tile.
         factored = not mirrored and len(spec.powers) == 1 and spec.unshifted
         weighted = anchors * weights[0, :, None] if factored and other_totals is not None else anchors
-        tiles = _kept_tiles(spec, ctx.plan, kept) if kept else _tiles(spec, ctx.plan, anchors, others, reuse=True)
-        for part, logits in tiles:
+        tiles: Any = _tiles(spec, ctx.plan, anchors, others, reuse=True)
+        if kept:
+            tiles = _kept_tiles(spec, ctx.plan, kept)
+        for part, held in tiles:
             rows, columns = part.rows, part.columns
             shape = (rows.stop - rows.start, columns.stop - columns.start)
             slope = buffer[: shape[0] * shape[1]].view(shape)
-            raised = logits if isinstance(logits, list) else spec.raised(logits, 0.0) if spec.unshifted else []
+            raised = held if isinstance(held, list) else spec.raised(held, 0.0) if spec.unshifted else []
             if factored:
                 (slope,) = raised
             elif spec.unshifted:
                 _slope_unshifted(raised, weights, rows, columns, mirrored, slope)
             else:
-                _slope_shifted(spec, logits, weights, result, rows, columns, mirrored, slope)
+                _slope_shifted(spec, held, weights, result, rows, columns, mirrored, slope)
             totals[rows].addmm_(slope, others[columns])
             if other_totals is not None and not part.diagonal:
                 other_totals[columns].addmm_(slope.t(), weighted[rows])
