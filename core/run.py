@@ -184,17 +184,14 @@ class Run:
         """Train to the last epoch, save the encoders, and return the means of the last epoch's metrics.
 
         SIGTERM and SIGINT save a checkpoint and leave with status 128 + signal.
+
+        Raises:
+            LostRankError: if another process died or failed; says which.
+            NonFiniteLossError: if the loss or the weights are not finite.
         """
         if not self.start:
             seed_generators(self.plan.seed * 1_000_003 + rank())  # dropout, mostly; each rank has its own
         self.method.train()
-        step: nn.Module = StepModule(self.method)
-        if self.compile:
-            for tower in self.method.towers.values():
-                tower.compile()
-        if world_size() > 1:
-            # Buffers are not broadcast: batch norms agree by their own means, and a queue is large.
-            step = DistributedDataParallel(step, **_NO_BUFFER_BROADCAST)
         progress = Progress(
             self.plan.epochs,
             self.plan.steps_per_epoch,
@@ -205,24 +202,27 @@ class Run:
             self.method,
         )
         error: BaseException | None = None
-        self._observers.call("run_started", progress)
         try:
-            with Heartbeat() as heartbeat:
-                try:
-                    with StopRequest() as stop:
-                        self._steps(step, stop)
-                except Exception as raised:
-                    if (better := heartbeat.explained(raised, self._last_checkpoint())) is raised:
-                        raise
-                    raise better from raised
-            self.method.eval()
-            self.folder.save_encoders(self.method)
+            with StopRequest() as stop, Heartbeat(self._last_checkpoint):
+                self._observers.call("run_started", progress)
+                self._steps(self._distributed(), stop)
+                self.method.eval()
+                self.folder.save_encoders(self.method)
         except BaseException as raised:
             error = raised
             raise
         finally:
             self._observers.call("run_ended", error)
         return _means(self._totals)
+
+    def _distributed(self) -> nn.Module:
+        """Return the step as one module, compiled and in agreement between processes as far as was asked for."""
+        step = StepModule(self.method)
+        if self.compile:
+            for tower in self.method.towers.values():
+                tower.compile()
+        # Buffers are not broadcast: batch norms agree by their own means, and a queue is large.
+        return DistributedDataParallel(step, **_NO_BUFFER_BROADCAST) if world_size() > 1 else step
 
     def _steps(self, step: nn.Module, stop: StopRequest) -> None:
         per_epoch, total = self.plan.steps_per_epoch, self.plan.epochs * self.plan.steps_per_epoch

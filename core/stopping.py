@@ -13,7 +13,11 @@ import torch.distributed as dist
 
 from .distributed import rank, world_size
 
-__all__ = ["StopRequest"]
+__all__ = ["StopRequest", "Stopped"]
+
+
+class Stopped(SystemExit):
+    """Leaving because of a signal, on every process after the same step."""
 
 
 class StopRequest:
@@ -71,9 +75,9 @@ class StopRequest:
         """End the process with the status a shell expects, and say how to go on.
 
         Raises:
-            SystemExit: with 128 + the signal's number.
+            Stopped: with 128 + the signal's number.
         """
         if rank() == 0:
             where = f"saved in {folder}; resume it to go on" if folder is not None else "nothing could be saved"
             sys.stderr.write(f"kontrast: {signal.Signals(number).name} after step {step}; {where}\n")
-        raise SystemExit(128 + number)
+        raise Stopped(128 + number)
