@@ -204,7 +204,7 @@ class _LogSums(torch.autograd.Function):
             rows, columns = part.rows, part.columns
             shape = (rows.stop - rows.start, columns.stop - columns.start)
             slope = buffer[: shape[0] * shape[1]].view(shape)
-            raised = held if isinstance(held, list) else spec.raised(held, 0.0) if spec.unshifted else []
+            raised = [] if not spec.unshifted else held if kept else spec.raised(held, 0.0)
             if factored:
                 (slope,) = raised
             elif spec.unshifted:
