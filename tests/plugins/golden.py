@@ -15,6 +15,7 @@ from kontrast.adapters import vision
 FILE = Path(__file__).parent.parent / "golden" / "losses.json"
 SMALL = {
     "byol": {"hidden_size": 16, "projection_size": 8},
+    "clip": {"projection_size": 8},
     "moco-v2": {"projection_size": 8, "queue_size": 40},
     "simclr": {"hidden_size": 16, "projection_size": 8},
     "vicreg": {"projection_size": 8},
@@ -25,7 +26,10 @@ def curve(name: str) -> list[float]:
     """Return the loss of each of 20 steps."""
     factory = kt.get_record(kt.MethodRecord, name).load()
     torch.manual_seed(0)
-    method: kt.Method = factory(vision.SmallCNN(in_channels=1, width=4), **SMALL[name]).double()
+    towers = ("image", "text") if name == "clip" else ()
+    encoders = [vision.SmallCNN(in_channels=1, width=4) for _ in towers or ("",)]
+    method: kt.Method = factory(*encoders, **SMALL[name]).double()
+    views = vision.AffineViews()
     digits = vision.load("digits").train
     data = kt.ArrayData(digits.inputs[:80].double())
     losses: list[float] = []
@@ -39,7 +43,7 @@ def curve(name: str) -> list[float]:
     kt.Run(
         method,
         data,
-        augmenter=vision.AffineViews(),
+        augmenter=kt.ToTowers(views, *towers) if towers else views,
         epochs=4,
         batch_size=16,
         optimizer=kt.SGD(0.05),
