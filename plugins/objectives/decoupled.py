@@ -65,7 +65,7 @@ class DCLW(SoftmaxObjective):
 
     Source:
         Yeh et al. 2022, arXiv:2110.06848, eq. 7, the von Mises-Fisher weights. The mean is over the positive pairs of
-        all processes; the weights carry gradient, as in the authors' code.
+        all processes; the weights carry gradient, as in the authors' code. A log-weight counts on negatives alone.
     """
 
     def __init__(self, temperature: float = 0.1, sigma: float = 0.5) -> None:

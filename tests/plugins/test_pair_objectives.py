@@ -332,26 +332,30 @@ SOFTMAX = {
 
 
 @pytest.mark.parametrize("name", SOFTMAX)
-def test_log_weights_multiply_negatives(name: str) -> None:
-    case, rows = CASES[name], normal(2, 5, 3, seed=32)
-    weights = normal(5, seed=33)
-    weights[[0, 1, 2]] = 0.0  # positives are among them
+@pytest.mark.parametrize("many", [False, True])
+def test_log_weights_multiply_exponentials(name: str, many: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if many:
+        monkeypatch.setattr(listing, "FEW", 0)
+    case, rows, weights = CASES[name], normal(2, 5, 3, seed=32), normal(5, seed=33)
     first, second = rows.tolist()
 
-    def row(anchor: Vector, positives: list[Vector], shared: list[int], others: list[Vector]) -> Row:
-        weighted = [(case.score(anchor, second[k]) + SOFTMAX[name] * float(weights[k]), second[k]) for k in shared]
-        return Row(
-            anchor,
-            [(case.score(anchor, p), p) for p in positives],
-            weighted + [(case.score(anchor, n), n) for n in others],
-        )
+    def row(anchor: Vector, shared: tuple[list[int], list[int]], others: tuple[list[int], list[int]]) -> Row:
+        found = []
+        for kind, (ours, theirs) in enumerate(zip(shared, others, strict=True)):
+            counts = kind == 1 or name != "dclw"  # whose positives are weighed by their scores
+            factors = [SOFTMAX[name] * float(weights[k]) * counts for k in ours]
+            weighted = [(case.score(anchor, second[k]) + f, second[k]) for k, f in zip(ours, factors, strict=True)]
+            found.append(weighted + [(case.score(anchor, first[k]), first[k]) for k in theirs])
+        return Row(anchor, *found)
 
-    table_of_three = [
-        row(first[0], [second[0], second[2]], [1, 3, 4], [first[3], first[4]]),
-        row(first[1], [second[1], first[2]], [0, 2, 3, 4], [first[0]]),
-        row(first[2], [second[0], second[2]], [1, 3, 4], [first[1], first[1]]),
-    ]
-    assert case.value(_two_blocks(case, rows, weights)) == pytest.approx(case.oracle(table_of_three), rel=1e-9)
+    expected = case.oracle(
+        [
+            row(first[0], ([0, 2], [1, 3, 4]), ([], [3, 4])),
+            row(first[1], ([1], [0, 2, 3, 4]), ([2], [0])),
+            row(first[2], ([0, 2], [1, 3, 4]), ([], [1, 1])),
+        ]
+    )
+    assert case.value(_two_blocks(case, rows, weights)) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", SOFTMAX)
@@ -379,6 +383,23 @@ def test_hard_and_debiased_negatives_reach_every_softmax(name: str, hardness: fl
     case.objective.check(kt.Debiased(kt.InBatch(), least_score=-1.0), case.similarity())
     expected = case.oracle([estimated(row) for row in table(rows.tolist(), case.score, LABELS, "all")])
     assert case.value(pairs) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("prior", [0.05, 0.5])  # at 0.5 the floor holds
+def test_a_debiased_sum_without_a_temperature_is_floored_by_the_clamp(prior: float) -> None:
+    case, clamp = Case(O.TemperatureFreeInfoNCE(0.1), temperature_free), 0.1
+    rows = normal(2, 5, 4, seed=35)
+    rows[1] = rows[0] + 0.1 * rows[1]
+    (pairs,) = kt.Debiased(kt.InBatch(), positive_prior=prior).pairs(kt.embedded(*rows))
+    losses, floored = [], 0
+    for row in table(rows.tolist(), cosine, None, "all"):
+        p, *negatives = [(1 + c) / (1 - c) for c in (min(max(c, clamp - 1), 1 - clamp) for c in row.p + row.n)]
+        n = len(negatives)
+        left, floor = (math.fsum(negatives) - n * prior * p) / (1 - prior), n * clamp / (2 - clamp)
+        floored += left < floor
+        losses.append(-math.log(p / (p + max(left, floor))))
+    assert floored == (0 if prior == 0.05 else len(losses))
+    assert case.value(pairs) == pytest.approx(mean(losses), rel=1e-9)
 
 
 @every_case
@@ -439,6 +460,19 @@ def test_closed_forms(objective: kt.Objective, similarity: kt.Similarity, expect
     rows = torch.eye(5, dtype=torch.float64)
     case = Case(objective, lambda rows: expected, similarity=lambda: similarity.double())
     assert case.value(case.pairs(torch.stack([rows, rows]))) == pytest.approx(expected, rel=1e-6)
+
+
+def test_info_nce_says_how_much_mutual_information_it_bounds() -> None:
+    rows = normal(2, len(LABELS), 3, seed=36)
+    metric = (
+        O.InfoNCE()(CASES["info-nce"].pairs(rows, torch.tensor(LABELS))).reduced().terms["mutual_information_bound"]
+    )
+    bounds = [  # of each positive pair: it is picked out from among 1 + n candidates
+        math.log(1 + len(row.n)) + math.log(exps([p], 0.1) / (exps([p], 0.1) + exps(row.n, 0.1)))
+        for row in table(rows.tolist(), cosine, LABELS, "all")
+        for p in row.p
+    ]
+    assert float(metric) == pytest.approx(mean(bounds), rel=1e-9)
 
 
 def test_a_row_is_no_negative_of_itself() -> None:
