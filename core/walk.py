@@ -97,7 +97,7 @@ class Walk:
     def measured(self, measure: Measure, offset: Tensor | None = None) -> tuple[Tensor, ...]:
         """Return the measures of every row, [A] each, with gradient to embeddings, offset and the similarity."""
         entries = sum(tile.entries for tile in self.tiles)
-        if self.similarity.factors and entries <= KEPT[self.anchors.device.type]:
+        if self.similarity.factors and 0 < entries <= KEPT[self.anchors.device.type]:
             return self.merged(measure, offset, keep=True)
         parameters = () if self.similarity.factors else tuple(self.similarity.parameters())
         result: tuple[Tensor, ...] = _Recomputed.apply(
