@@ -77,7 +77,7 @@ def _light(given: list[str]) -> int:
     plugins.add_argument("--json", action="store_true", help="as JSON")
     commands.add_parser("train", help="train a method: kontrast train METHOD --help", add_help=False)
     for name, summary in (
-        ("check", "hold a plugin to what it promises: kontrast check --help"),
+        ("check", "does a plugin keep its promises: kontrast check --help"),
         ("evaluate", "judge a run's encoder: kontrast evaluate --help"),
         ("embed", "a run's vectors, as .npz: kontrast embed --help"),
         ("export", "an encoder for other programs: kontrast export --help"),

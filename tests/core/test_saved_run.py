@@ -191,7 +191,7 @@ def test_help_has_one_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("    ") and "{" not in line]
-    assert [line.split()[0] for line in lines if "--help" in line] == ["train", "evaluate", "embed", "export"]
+    assert [line.split()[0] for line in lines if "--help" in line] == ["train", "check", "evaluate", "embed", "export"]
     for command in ("evaluate", "embed", "export"):
         with pytest.raises(SystemExit, match="0"):
             main([command, "--help"])
