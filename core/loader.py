@@ -5,6 +5,7 @@ loader workers and of processes, and after a resume.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -139,20 +140,40 @@ def micro_batches(
         # Without one of its own it draws from the global generator when it starts, and a resume would shift dropout.
         generator=torch.Generator().manual_seed(plan.seed * 1_000_003 + start),
     )
-    ahead: tuple[MicroBatch, Batch | list[View]] | None = None
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    ahead: tuple[MicroBatch, _Copied] | None = None
     # One ahead: the copy to a GPU runs while the step before it computes.
     for part, loaded in loader:
-        moved = loaded.to(device) if isinstance(loaded, Batch) else [view.to(device) for view in loaded]
+        following = part, _copied(loaded, device, stream)
         if ahead is not None:
             yield _views(*ahead, augmenter, plan.seed)
-        ahead = (part, moved)
+        ahead = following
     if ahead is not None:
         yield _views(*ahead, augmenter, plan.seed)
 
 
-def _views(
-    part: MicroBatch, loaded: Batch | list[View], augmenter: Augmenter, seed: int
-) -> tuple[MicroBatch, list[View]]:
+_Copied = tuple[Batch | list[View], torch.cuda.Event | None]
+
+
+def _copied(loaded: Batch | list[View], device: torch.device, stream: torch.cuda.Stream | None) -> _Copied:
+    """Begin to copy to the device, on a stream of its own where there is one; return the event of the copies' end."""
+    if stream is not None:
+        # The memory of an earlier batch may be taken again for this one: not before the steps that read it are done.
+        # `record_stream` would say so too, but not to tensors inside a third party's inputs.
+        stream.wait_stream(torch.cuda.current_stream(device))
+    with nullcontext() if stream is None else torch.cuda.stream(stream):
+        moved = loaded.to(device) if isinstance(loaded, Batch) else [view.to(device) for view in loaded]
+    if stream is None:
+        return moved, None
+    copied = torch.cuda.Event()
+    copied.record(stream)
+    return moved, copied
+
+
+def _views(part: MicroBatch, copied: _Copied, augmenter: Augmenter, seed: int) -> tuple[MicroBatch, list[View]]:
+    loaded, event = copied
+    if event is not None:
+        torch.cuda.current_stream().wait_event(event)
     return part, augmenter(loaded, Draws(seed, part.epoch)) if isinstance(loaded, Batch) else loaded
 
 
