@@ -13,6 +13,7 @@ from .adapter import Adapter
 from .data import Data, Splits
 from .encoder import Encoder, as_encoder
 from .errors import IncompatibleError, InvalidValueError, UnknownNameError
+from .option_types import no_options
 from .records import AdapterRecord, EncoderRecord
 from .registry import get_record
 from .run_folder import load_encoder
@@ -116,9 +117,9 @@ def _parameters(name: str, factory: Callable[..., Any], described: dict[str, Any
     """Return the parameters as the types of the signature, which JSON does not keep (tuples, paths, enums)."""
     parser = ArgumentParser(exit_on_error=False)
     if inspect.isclass(factory):
-        parser.add_class_arguments(factory, "encoder")
+        parser.add_class_arguments(factory, "encoder", skip=set(no_options(factory)))
     else:
-        parser.add_function_arguments(factory, "encoder")
+        parser.add_function_arguments(factory, "encoder", skip=set(no_options(factory)))
     given = {key: value for key, value in described.items() if key != "name"}
     if not given:
         return {}

@@ -15,6 +15,7 @@ from .errors import IncompatibleError, InvalidValueError, UnknownNameError
 from .method import Method
 from .objective import Objective
 from .optim import OptimizerSettings
+from .option_types import no_options, parameters, plain, refuse_missing
 from .records import (
     AdapterRecord,
     AugmenterRecord,
@@ -28,7 +29,7 @@ from .registry import get_record, get_records
 from .run import Run
 from .run_checks import check_seed
 from .sampler import PairSampler
-from .train_options import CHOICES, Factory, Names, inner_key, parameters, parse, read_names
+from .train_options import CHOICES, Factory, Names, inner_key, parse, read_names
 
 __all__ = ["train"]
 
@@ -63,13 +64,20 @@ def train(given: list[str]) -> int:
         )
     encoder_factory = _of_adapter(EncoderRecord, names.chosen["encoder"], names.chosen["adapter"])
     augmenter_factory = _of_adapter(AugmenterRecord, names.chosen["augmenter"], names.chosen["adapter"])
+    for part, make in (
+        ("method", method_factory),
+        ("encoder", encoder_factory),
+        ("augmenter", augmenter_factory),
+        ("optimizer", optimizer_factory),
+    ):
+        refuse_missing(f"the {part} `{names.chosen[part]}`", make, {"encoder"} if part == "method" else ())
     splits: Splits[Data] | None = None if names.wants == "help" else adapter.load(names.chosen["data"])
     about = {} if splits is None else splits.about  # what the data say of channels or size is a default
     factories = {
-        "method": Factory(method_factory, frozenset({"encoder"})),
-        "encoder": Factory(encoder_factory, defaults=about),
-        "augmenter": Factory(augmenter_factory, defaults=about),
-        "optimizer": Factory(optimizer_factory),
+        "method": Factory(method_factory, no_options(method_factory) | {"encoder"}),
+        "encoder": Factory(encoder_factory, no_options(encoder_factory), about),
+        "augmenter": Factory(augmenter_factory, no_options(augmenter_factory), about),
+        "optimizer": Factory(optimizer_factory, no_options(optimizer_factory)),
         **_own_parts(names, _probe(method_factory)),
         **_inner_parts(names),
     }
@@ -150,11 +158,12 @@ def _own_parts(names: Names, probe: Method) -> dict[str, Factory]:
     ):
         if part in names.chosen:
             make = get_record(kind, names.chosen[part]).load()
-            found[part] = Factory(make, _modules(make))
+            refuse_missing(f"the {part} `{names.chosen[part]}`", make, {"inner"})
+            found[part] = Factory(make, no_options(make))
         elif part == "sampler" or len(probe.objectives) == 1:
             make = type(own)
             settings = {name: getattr(own, name) for name in parameters(make) if hasattr(own, name)}
-            found[part] = Factory(make, _modules(make), settings)
+            found[part] = Factory(make, no_options(make), settings)
     return found
 
 
@@ -172,18 +181,9 @@ def _inner_parts(names: Names) -> dict[str, Factory]:
                 f"`--{inner_key(level)}` is for a sampler that wraps another, got `{names.inner[level - 2]}`"
             )
         make = get_record(SamplerRecord, name).load()
-        found[inner_key(level)] = Factory(make, _modules(make))
+        refuse_missing(f"the sampler `{name}`", make, {"inner"})
+        found[inner_key(level)] = Factory(make, no_options(make))
     return found
-
-
-def _modules(make: Any) -> frozenset[str]:
-    """Return the parameters that are no options: parts (a wrapped sampler), and what has no type."""
-    simple = (bool, int, float, str)
-    return frozenset(
-        name
-        for name, entry in parameters(make).items()
-        if entry.annotation is entry.empty or (isinstance(entry.annotation, type) and entry.annotation not in simple)
-    )
 
 
 def _exchange(method: Method, names: Names, factories: dict[str, Factory], parts: dict[str, dict[str, Any]]) -> None:
@@ -197,11 +197,13 @@ def _exchange(method: Method, names: Names, factories: dict[str, Factory], parts
         sampler = method.sampler if "sampler" in names.chosen else getattr(method.sampler, "inner", None)
         for level in range(len(names.inner), -1, -1):  # from the innermost on
             make, settings = factories[inner_key(level)].make, parts[inner_key(level)]
+            refuse_missing(f"another {type(method.sampler).__name__}", make, {"inner"})
             made = make(**settings, **({"inner": sampler} if "inner" in parameters(make) else {}))
             if not isinstance(made, PairSampler):
                 raise InvalidValueError(f"a sampler's factory must return a kontrast.PairSampler, got {made!r}")
             sampler = made
     if "objective" in names.chosen or parts.get("objective", {}) != _settings(factories, "objective"):
+        refuse_missing("another objective of this kind", factories["objective"].make)
         built = factories["objective"].make(**parts["objective"])
         if not isinstance(built, Objective):
             raise InvalidValueError(f"an objective's factory must return a kontrast.Objective, got {built!r}")
@@ -240,7 +242,8 @@ def _config(
             values["inner"] = inner
         if values:
             config[part] = values
-    return {**config, **run_options}
+    described: dict[str, Any] = plain({**config, **run_options})
+    return described
 
 
 def _adapter(name: str) -> Adapter:

@@ -6,6 +6,7 @@ their parameters (`--encoder.small_images true`). A config file stands behind th
 
 import argparse
 import inspect
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from .errors import InvalidValueError, UnknownNameError
+from .option_types import parameters
 from .run import Run
 
 __all__ = ["CHOICES", "Factory", "Names", "inner_key", "parse", "read_names"]
@@ -119,14 +121,21 @@ def parse(names: Names, factories: Mapping[str, Factory]) -> Namespace:
         Run, skip={"method", "data", "augmenter", "optimizer", "observers", "config", "out"}, fail_untyped=False
     )
     for part, factory in factories.items():
+        # Groups of our own: the parser's come with an option `--PART CONFIG`, and that is where the name stands here.
+        summary = (inspect.getdoc(factory.make) or "").partition("\n")[0]
+        group = parser.add_argument_group(f"{part}: {summary.rstrip('.')}")
         if isinstance(factory.make, type):
-            parser.add_class_arguments(factory.make, part, skip=set(factory.skip))
+            group.add_class_arguments(factory.make, part, as_group=False, skip=set(factory.skip))
         else:
-            parser.add_function_arguments(factory.make, part, skip=set(factory.skip))
+            group.add_function_arguments(factory.make, part, as_group=False, skip=set(factory.skip))
         fitting = {name: value for name, value in factory.defaults.items() if name in parameters(factory.make)}
         parser.set_defaults({f"{part}.{name}": value for name, value in fitting.items() if name not in factory.skip})
     known = [name for name, _ in parser.get_defaults(skip_validation=True).items()]
-    parser.set_defaults(_from_config(names, known))
+    from_file = _from_config(names, known)
+    if names.wants == "help":
+        parser.set_defaults(from_file)
+    # As words, not as defaults, which are not held to their types.
+    words = [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in from_file.items()]
     inner = (inner_key(level) for level in range(1, len(names.inner) + 2))
     options = {f"--{name}" for name in (*known, *CHOICES[1:], *inner, "config", "print-config", "help")}
     for token in names.rest:
@@ -134,15 +143,10 @@ def parse(names: Names, factories: Mapping[str, Factory]) -> Namespace:
         if option.startswith("--") and option not in options:
             raise UnknownNameError("option", option, options)
     try:
-        parsed: Namespace = parser.parse_args(names.rest)
+        parsed: Namespace = parser.parse_args([*words, *names.rest])
     except (ArgumentError, argparse.ArgumentError) as error:
         raise InvalidValueError(f"{_sentence(error)} (see kontrast train {names.chosen['method']} --help)") from error
     return parsed
-
-
-def parameters(make: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """Return the parameters of a factory by name."""
-    return inspect.signature(make).parameters
 
 
 _INNER = re.compile(r"--sampler((?:\.inner)+)(?:=|$)")
