@@ -66,6 +66,8 @@ class Heartbeat:
             run = self._store.add(f"kontrast/runs-of-{rank()}", 1)  # every process enters its runs in the same order
             self._keys = {r: f"kontrast/run-{run}/{r}" for r in range(world_size())}
             self._missed = {other: 0 for other in self._keys if other != rank()}
+            self._about = {"host": socket.gethostname(), "pid": os.getpid()}
+            self._say()  # whatever becomes of it from here, the others know its name
             # Two threads: an exchange with a store whose keeper hangs never returns.
             self._talker = threading.Thread(target=self._talk, name="kontrast-beat", daemon=True)
             self._talker.start()
@@ -110,14 +112,8 @@ class Heartbeat:
 
     def _talk(self) -> None:
         count_at = 0.0
-        about = {"host": socket.gethostname(), "pid": os.getpid()}
         try:
-            while True:
-                left = self._over.is_set()
-                said = {**about, "beat": self._talks, "end": self._end, "left": left}
-                self._store.set(self._keys[rank()], json.dumps(said))
-                if left:
-                    return
+            while not self._say():
                 count = time.monotonic() >= count_at
                 if count:
                     count_at = time.monotonic() + 0.9 * INTERVAL
@@ -127,6 +123,13 @@ class Heartbeat:
                     time.sleep(min(0.02, INTERVAL))
         except RuntimeError:  # the store is gone; the watching thread knows by the silence
             return
+
+    def _say(self) -> bool:
+        """Say how this process is; return whether that was its last word."""
+        left = self._over.is_set()
+        said = {**self._about, "beat": self._talks, "end": self._end, "left": left}
+        self._store.set(self._keys[rank()], json.dumps(said))
+        return left
 
     def _read(self, *, count: bool) -> None:
         others = list(self._missed)

@@ -64,6 +64,12 @@ def test_a_run_killed_at_fifty_random_moments(tmp_path: Path, world: int) -> Non
     assert found["torn"] > 0, "no kill fell into the writing of a checkpoint"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["one", "loaded"])
+def test_a_run_of_two_processes_killed_at_twenty_random_moments(tmp_path: Path, how: str) -> None:
+    _killed(tmp_path, 2, 20, how)
+
+
 class Stop(kt.Observer):
     """Sends its own process a signal, or raises, after a step."""
 
