@@ -1,58 +1,24 @@
-"""How good representations are: k nearest neighbours and a linear probe on frozen ones, and fine-tuning.
+"""How good representations are: k nearest neighbours, a linear probe and an SVM on frozen ones, and fine-tuning.
 
 Shapes: N training samples, M test samples, D representation size.
 """
 
 import math
-from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .data import Data
-from .encoder import evaluating
 from .errors import IncompatibleError, InvalidValueError
 from .optim import SGD, learning_rate_factor
 from .optional import optional_import
+from .representations import Representations, embed
 from .similarity import normalize
+from .svm import CrossValidated, svm
 
-__all__ = ["Representations", "embed", "finetune", "knn", "linear"]
-
-
-@dataclass(frozen=True)
-class Representations:
-    """Representations of a data set, on the CPU: rows [N, D], ids [N] and, where the data has them, labels [N]."""
-
-    rows: Tensor
-    ids: Tensor
-    labels: Tensor | None
-
-
-def embed(encoder: nn.Module | None, data: Data, *, batch_size: int = 512) -> Representations:
-    """Return the representations of every sample, in order; the encoder is left in the mode it was in.
-
-    Args:
-        encoder: inputs -> [B, D]; None: the inputs themselves, flattened.
-        data: any data set of tensors the encoder reads.
-        batch_size: samples per forward pass.
-    """
-    first = None if encoder is None else next(encoder.parameters(), None)
-    device = torch.device("cpu") if first is None else first.device
-    rows, ids, labels = [], [], []
-    with torch.no_grad(), nullcontext() if encoder is None else evaluating(encoder):
-        for indices in torch.arange(len(data)).split(batch_size):
-            batch = data.batch(indices)
-            if encoder is None:
-                rows.append(batch.inputs.flatten(1).float())
-            else:
-                rows.append(encoder(batch.to(device).inputs).float().cpu())
-            ids.append(batch.ids)
-            labels.append(batch.labels)
-    known = [label for label in labels if label is not None]
-    return Representations(torch.cat(rows), torch.cat(ids), torch.cat(known) if len(known) == len(labels) else None)
+__all__ = ["CrossValidated", "Representations", "embed", "finetune", "knn", "linear", "svm"]
 
 
 def knn(

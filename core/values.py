@@ -64,7 +64,8 @@ class View:
         groups: int64 [M].
         tower: which of the method's encoders reads it, where there are several.
         valid: which elements inside a sample exist, bool [M, T].
-        coords: each kept element's index in the unaugmented sample, int64 [M, T]; a crop offset is nothing else.
+        coords: each kept element's index in the unaugmented sample, int64 [M, T], or flat where the inputs lay elements
+            flat (the nodes of a batch of graphs); a crop offset is nothing else.
         masked: which elements are prediction targets, bool [M, T].
     """
 
@@ -107,7 +108,7 @@ class Encoded:
         groups: int64 [M].
         dense: one embedding per element, [M, T, D].
         valid: which elements exist, bool [M, T].
-        coords: original index of every element, int64 [M, T].
+        coords: original index of every element, int64 [M, T], or flat as in the view.
         streams: further encodings of the same rows by name, e.g. `"target"`.
         similarity: the method's, by which a sampler that looks at scores must take them; None: the cosine.
     """

@@ -17,6 +17,12 @@ def kontrast_methods() -> list[MethodRecord]:
         ),
         MethodRecord("clip", f"{home}.clip:clip", "An image finds its text, a text its image", "arXiv:2103.00020"),
         MethodRecord(
+            "graphcl",
+            f"{home}.graphcl:graphcl",
+            "A graph and its augmented copy agree against other graphs",
+            "arXiv:2010.13902",
+        ),
+        MethodRecord(
             "moco-v2",
             f"{home}.moco_v2:moco_v2",
             "A query finds its key among a queue of momentum keys",

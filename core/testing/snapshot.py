@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from inspect import isroutine
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,8 @@ def _leaves(value: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
             yield from _leaves(part, f"{path}[{number}]", seen)
     elif (
         not isinstance(value, nn.Module)
-        and not callable(value)
+        and not isinstance(value, type)
+        and not isroutine(value)  # a batch of graphs can be called, too
         and hasattr(value, "__dict__")
         and id(value) not in seen
     ):

@@ -39,6 +39,25 @@ def test_the_demo_prints_a_table_and_leaves_a_picture_and_can_be_repeated(tmp_pa
     assert (tmp_path / "demo" / "seed-0" / "encoder.safetensors").exists()
 
 
+def test_graphcl_runs_without_arguments_beats_the_encoder_as_drawn_and_ends_with_its_accuracy(tmp_path: Path) -> None:
+    lines = _run(tmp_path, sys.executable, str(EXAMPLES / "graphcl.py"), "--epochs", "10").splitlines()
+    assert lines[-1].startswith("accuracy ")
+    drawn, trained = (float(line.rsplit(maxsplit=1)[1]) for line in lines[-2:])
+    assert trained > max(drawn, 98.0)
+    assert (tmp_path / "runs" / "graphcl" / "embedding.png").stat().st_size > 10_000
+
+
+def test_graphcl_under_torchrun(tmp_path: Path) -> None:
+    (tmp_path / "data" / "TINY").mkdir(parents=True)
+    graphs = ["3 0\n0 1 1\n0 2 0 2\n1 1 1", "2 1\n1 1 1\n0 1 0"] * 20
+    (tmp_path / "data" / "TINY" / "TINY.txt").write_text("\n".join([str(len(graphs)), *graphs]))
+    torchrun = (sys.executable, "-P", "-m", "torch.distributed.run", "--nproc-per-node", "2")
+    options = ("--dataset", "Tiny", "--root", "data", "--epochs", "2", "--batch-size", "16")
+    output = _run(tmp_path, *torchrun, str(EXAMPLES / "graphcl.py"), *options)
+    assert output.splitlines()[-1] == "accuracy 100.0"
+    assert output.count("accuracy") == 2
+
+
 @pytest.mark.slow
 def test_the_demo_wins_clearly(tmp_path: Path) -> None:
     table = _table(_run(tmp_path, sys.executable, str(EXAMPLES / "simclr.py"), "--out", "demo"))

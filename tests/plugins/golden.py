@@ -16,6 +16,7 @@ FILE = Path(__file__).parent.parent / "golden" / "losses.json"
 SMALL = {
     "byol": {"hidden_size": 16, "projection_size": 8},
     "clip": {"projection_size": 8},
+    "graphcl": {},
     "moco-v2": {"projection_size": 8, "queue_size": 40},
     "simclr": {"hidden_size": 16, "projection_size": 8},
     "vicreg": {"projection_size": 8},
