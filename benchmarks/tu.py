@@ -1,6 +1,6 @@
 """GraphCL on TU graph sets: mean and spread of the protocol's accuracy over seeds, beside the encoder as it was drawn.
 
-    python benchmarks/tu.py --root DIR                 # MUTAG, PROTEINS, NCI1, IMDB-BINARY; five seeds: half an hour
+    python benchmarks/tu.py                            # MUTAG, PROTEINS, NCI1, IMDB-BINARY; five seeds: half an hour
     python benchmarks/tu.py --root DIR --sets MUTAG --paper-code
 
 The paper's unsupervised setting: GIN of 3 x 32, sums, 20 epochs of 128 graphs, Adam at 0.01, temperature 0.2, one of
@@ -10,6 +10,7 @@ Nothing is chosen by these folds. Published: You et al. 2020, arXiv:2010.13902, 
 """
 
 import argparse
+import os
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ import kontrast as kt
 from kontrast.adapters import graph
 from kontrast.plugins.graphcl import graphcl
 
+ROOT = Path(os.environ.get("KONTRAST_DATA", "../shared/data")) / "tu-graphs"
 PUBLISHED = {
     "MUTAG": "86.80 +- 1.34",
     "PROTEINS": "74.39 +- 0.45",
@@ -50,7 +52,7 @@ def accuracies(data: graph.GraphData, seed: int, paper_code: bool) -> tuple[floa
 def main() -> None:
     """Print one row per set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True, help="a folder of data sets")
+    parser.add_argument("--root", type=Path, default=ROOT, help="a folder of data sets")
     parser.add_argument("--sets", nargs="+", default=list(PUBLISHED))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--paper-code", action="store_true")

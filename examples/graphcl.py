@@ -52,8 +52,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--ratio", type=float, default=0.1, help="share of nodes or edges that an augmentation changes")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/graphcl"), help="an earlier run there goes on")
+    parser.add_argument("--out", type=Path, help="runs/graphcl/DATASET-SEED; an earlier run there goes on")
     options = parser.parse_args()
+    out = options.out or Path("runs", "graphcl", f"{Path(options.dataset).stem}-{options.seed}")
 
     data = graph.load(options.dataset, options.root).train
     torch.manual_seed(options.seed)
@@ -69,7 +70,7 @@ def main() -> None:
         warmup_epochs=0,
         drop_last=False,
         seed=options.seed,
-        out=options.out,
+        out=out,
         resume="auto",
     )
     run.fit()
@@ -77,7 +78,7 @@ def main() -> None:
         return
     trained = kt.evaluate.embed(run.encoder, data)
     if data.labels is not None:
-        picture = options.out / "embedding.png"
+        picture = out / "embedding.png"
         kt.embedding_picture({"untrained": untrained.rows, "trained": trained.rows}, data.labels, picture)
         print(f"picture: {picture}")
         print(f"accuracy of the encoder as it was drawn {float(kt.evaluate.svm(untrained)):.1f}")

@@ -44,7 +44,7 @@ def test_graphcl_runs_without_arguments_beats_the_encoder_as_drawn_and_ends_with
     assert lines[-1].startswith("accuracy ")
     drawn, trained = (float(line.rsplit(maxsplit=1)[1]) for line in lines[-2:])
     assert trained > max(drawn, 98.0)
-    assert (tmp_path / "runs" / "graphcl" / "embedding.png").stat().st_size > 10_000
+    assert (tmp_path / "runs" / "graphcl" / "ba2motifs-0" / "embedding.png").stat().st_size > 10_000
 
 
 def test_graphcl_under_torchrun(tmp_path: Path) -> None:
