@@ -35,6 +35,13 @@ def kontrast_encoders() -> list[EncoderRecord]:
         EncoderRecord(
             "gcn", "kontrast.adapters.graph:GCN", "Graph convolutional network", "arXiv:1609.02907", **graphs
         ),
+        EncoderRecord(
+            "structural-gin",
+            "kontrast.adapters.graph:StructuralGIN",
+            "GIN on spectrum and degrees, reads no features",
+            "arXiv:2006.09963",
+            **graphs,
+        ),
         EncoderRecord("gat", "kontrast.adapters.graph:GAT", "Graph attention network", "arXiv:1710.10903", **graphs),
         EncoderRecord(
             "resnet18",
@@ -62,6 +69,18 @@ def kontrast_augmenters() -> list[AugmenterRecord]:
         ),
         AugmenterRecord(
             "attribute-masking", f"{home}:AttributeMasking", "Features of some nodes become noise", paper, **graphs
+        ),
+        AugmenterRecord(
+            "edge-dropping", f"{home}:EdgeDropping", "Each edge goes with one chance", "arXiv:2006.04131", **graphs
+        ),
+        AugmenterRecord(
+            "ego-subgraphs", f"{home}:EgoSubgraphs", "Walks with restart around a node", "arXiv:2006.09963", **graphs
+        ),
+        AugmenterRecord(
+            "feature-masking", f"{home}:FeatureMasking", "Features hidden on all nodes", "arXiv:2006.04131", **graphs
+        ),
+        AugmenterRecord(
+            "grace-views", f"{home}:grace_views", "Edges dropped and features hidden", "arXiv:2006.04131", **graphs
         ),
         AugmenterRecord("subgraph", f"{home}:Subgraph", "A part grown from a random node", paper, **graphs),
         AugmenterRecord(

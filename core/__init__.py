@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from .data import ArrayData as ArrayData
     from .data import Data as Data
     from .data import Splits as Splits
+    from .dense import Elements as Elements
+    from .dense import elements as elements
     from .diagnostics import CollapseWarning as CollapseWarning
     from .distributed import all_gather as all_gather
     from .distributed import all_sum as all_sum
@@ -118,6 +120,7 @@ else:
             "data": "ArrayData Data Splits",
             "diagnostics": "CollapseWarning",
             "distributed": "all_gather all_sum join_processes rank world_size",
+            "dense": "Elements elements",
             "encoder": "Encoder as_encoder",
             "heads": "mlp",
             "heartbeat": "LostRankError",
@@ -177,6 +180,7 @@ __all__ = [
     "Debiased",
     "Dot",
     "Draws",
+    "Elements",
     "Encoded",
     "Encoder",
     "EncoderRecord",
@@ -233,6 +237,7 @@ __all__ = [
     "all_gather",
     "all_sum",
     "as_encoder",
+    "elements",
     "embedded",
     "embedding_picture",
     "evaluate",

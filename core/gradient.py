@@ -9,6 +9,7 @@ arXiv:2101.06983): memory is that of one micro-batch, negatives are the whole ba
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any, Literal
 
 import torch
@@ -92,7 +93,7 @@ def _cached(
         reduced = method.score(leaves).reduced()
         reduced.backward.backward()
     # By view, then micro-batch, then tensor.
-    cached = [_gradients(view, [len(chunk[v].ids) for chunk in chunks]) for v, view in enumerate(leaves)]
+    cached = [_gradients(view, [chunk[v] for chunk in chunks]) for v, view in enumerate(leaves)]
     for number, (views, state) in enumerate(zip(parts, states, strict=True)):
         last = number + 1 == len(parts)
         set_random_state(state)
@@ -139,6 +140,10 @@ def _join(parts: Sequence[Encoded], copies: Tensor) -> Encoded:
 
     streams = {name: _join([part.streams[name] for part in parts], copies) for name in parts[0].streams}
     tensors: dict[str, Any] = {name: of(name) for name in ("rows", "labels", "groups", "dense", "valid", "coords")}
+    if parts[0].owner is not None:
+        begin = [0, *accumulate(len(part.ids) for part in parts)]
+        owners = [part.owner + first for part, first in zip(parts, begin, strict=False) if part.owner is not None]
+        tensors["owner"] = torch.cat(owners)
     return replace(parts[0], ids=torch.cat([part.ids for part in parts]), copies=copies, streams=streams, **tensors)
 
 
@@ -163,11 +168,11 @@ def _tensors(view: Encoded) -> Iterator[Tensor]:
         yield from (tensor for tensor in (encoded.rows, encoded.dense) if tensor is not None)
 
 
-def _gradients(view: Encoded, sizes: list[int]) -> list[list[Tensor | None]]:
-    """Return the gradients of a view's embeddings, cut into micro-batches."""
-    cut: list[list[Tensor | None]] = [[] for _ in sizes]
-    for tensor in _tensors(view):
-        parts = [None] * len(sizes) if tensor.grad is None else tensor.grad.split(sizes)
+def _gradients(view: Encoded, chunks: list[Encoded]) -> list[list[Tensor | None]]:
+    """Return the gradients of a view's embeddings, cut into the micro-batches they were joined of."""
+    cut: list[list[Tensor | None]] = [[] for _ in chunks]
+    for tensor, *joined in zip(_tensors(view), *map(_tensors, chunks), strict=True):
+        parts = [None] * len(chunks) if tensor.grad is None else tensor.grad.split([len(part) for part in joined])
         for own, part in zip(cut, parts, strict=True):
             own.append(part)
     return cut

@@ -174,7 +174,7 @@ def _views(part: MicroBatch, copied: _Copied, augmenter: Augmenter, seed: int) -
     loaded, event = copied
     if event is not None:
         torch.cuda.current_stream().wait_event(event)
-    return part, augmenter(loaded, Draws(seed, part.epoch)) if isinstance(loaded, Batch) else loaded
+    return part, augmenter(loaded, Draws(seed, part.epoch, part.step)) if isinstance(loaded, Batch) else loaded
 
 
 class _Order(Sampler[MicroBatch]):
@@ -191,4 +191,4 @@ class _Fetch(Dataset[tuple[MicroBatch, Batch | list[View]]]):
 
     def __getitem__(self, part: MicroBatch) -> tuple[MicroBatch, Batch | list[View]]:
         batch = self.data.batch(part.indices)
-        return part, batch if self.augmenter is None else self.augmenter(batch, Draws(self.seed, part.epoch))
+        return part, batch if self.augmenter is None else self.augmenter(batch, Draws(self.seed, part.epoch, part.step))

@@ -25,19 +25,27 @@ __all__ = ["Method", "Tower"]
 
 
 class Tower(nn.Module):
-    """An encoder and the projection head on its pooled rows."""
+    """An encoder and the projection heads on its pooled rows and on the elements inside them."""
 
-    def __init__(self, encoder: Encoder, projector: nn.Module | None) -> None:
+    def __init__(self, encoder: Encoder, projector: nn.Module | None, dense_projector: nn.Module | None) -> None:
         super().__init__()
         self.encoder = encoder
         self.projector = projector
+        self.dense_projector = dense_projector
 
     def forward(self, view: View, copies: Tensor) -> Encoded:
         """Return the view's projections."""
         encoded = self.encoder.encode(view, copies)
-        if self.projector is None or encoded.rows is None:
+        if self.projector is not None and encoded.rows is not None:
+            encoded = replace(encoded, rows=self.projector(encoded.rows))
+        if self.dense_projector is None:
             return encoded
-        return replace(encoded, rows=self.projector(encoded.rows))
+        if encoded.dense is None:
+            raise IncompatibleError(
+                f"`dense_projector` goes on elements, and {type(self.encoder).__name__} gives pooled rows alone; "
+                "take an encoder whose `encode` fills `dense`"
+            )
+        return replace(encoded, dense=self.dense_projector(encoded.dense))
 
 
 class Method(nn.Module):
@@ -46,6 +54,7 @@ class Method(nn.Module):
     Args:
         encoder: a module that returns [B, D], or several by name for views that differ (`View.tower`).
         projector: the head whose output the objective sees; by the same names where there are several encoders.
+        dense_projector: the head on the embedding of each element inside a sample, where the sampler compares those.
         predictor: a further head on the anchors alone (BYOL, SimSiam).
         target: what embeds the candidates: `Momentum`, `StopGradient`, or None: the towers themselves.
         sampler: who is compared with whom.
@@ -66,6 +75,7 @@ class Method(nn.Module):
         sampler: PairSampler,
         objective: Objective | Mapping[str, Objective],
         projector: nn.Module | Mapping[str, nn.Module] | None = None,
+        dense_projector: nn.Module | Mapping[str, nn.Module] | None = None,
         predictor: nn.Module | Mapping[str, nn.Module] | None = None,
         target: Momentum | StopGradient | None = None,
         similarity: Similarity | None = None,
@@ -79,8 +89,8 @@ class Method(nn.Module):
                 "`encoder` must be a module, or modules by name (without dots, and no name of a dict's methods), "
                 f"got {sorted(encoders)}"
             )
-        projectors, predictors = _by_name(projector), _by_name(predictor)
-        for heads in (projectors, predictors):
+        projectors, dense_projectors, predictors = map(_by_name, (projector, dense_projector, predictor))
+        for heads in (projectors, dense_projectors, predictors):
             for head in heads.values():
                 if not isinstance(head, nn.Module):
                     raise InvalidValueError(
@@ -97,7 +107,10 @@ class Method(nn.Module):
             part.check(sampler, similarity)
         _check_bound(sampler, similarity)
         self.towers = nn.ModuleDict(
-            {_slot(name): Tower(as_encoder(module), projectors.get(name)) for name, module in encoders.items()}
+            {
+                _slot(name): Tower(as_encoder(module), projectors.get(name), dense_projectors.get(name))
+                for name, module in encoders.items()
+            }
         )
         self.predictors = nn.ModuleDict({_slot(name): head for name, head in predictors.items()})
         self.target = target
@@ -239,14 +252,20 @@ class Method(nn.Module):
                 tower=tower,
             )
             projected = self._tower(towers, tower)(joint, torch.cat([copies[i] for i in together]))
-            if projected.rows is None or projected.dense is not None:
+            if projected.owner is not None:
                 raise IncompatibleError(
-                    "joint_forward takes encoders of pooled rows [M, D] alone, and this one gives one per element too; "
-                    "use joint_forward=False"
+                    "joint_forward takes encoders whose rows stand one below the other, and this one lays elements "
+                    "flat; use joint_forward=False"
                 )
-            parts = projected.rows.split([len(views[i].ids) for i in together])
-            for i, rows in zip(together, parts, strict=True):
-                encoded[i] = Encoded(rows, views[i].ids, copies[i], views[i].labels, views[i].groups)
+            cut: dict[str, Sequence[Tensor | None]] = {}
+            for name in ("rows", "dense", "valid"):
+                joined: Tensor | None = getattr(projected, name)
+                lengths = [len(views[i].ids) for i in together]
+                cut[name] = [None] * len(together) if joined is None else joined.split(lengths)
+            for at, i in enumerate(together):
+                rows, dense, valid = (values[at] for values in cut.values())
+                plain = Encoded(rows, views[i].ids, copies[i], views[i].labels, views[i].groups)
+                encoded[i] = replace(plain, dense=dense, valid=valid, coords=views[i].coords)
         return encoded
 
     def _predicted(self, view: View, projected: Encoded) -> Encoded:

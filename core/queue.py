@@ -74,8 +74,9 @@ class Queue(Wrapper):
     def commit(self, encoded: Sequence[Encoded]) -> None:
         """Take in this step's candidates of all ranks; the oldest entries make room."""
         _, read = self.reads(len(encoded))
+        seen = self.compared(encoded)
         # Gathered view by view: the order is then that of one process, and so is what a full queue lets go.
-        new = stack([across_ranks(encoded[view].stream("target").detach()) for view in read])
+        new = stack([across_ranks(seen[view].stream("target").detach()) for view in read])
         assert new.rows is not None
         absent = torch.full_like(new.ids, -1)
         given = (absent if key is None else key for key in (new.labels, new.groups))

@@ -37,10 +37,12 @@ class Draws:
     Args:
         seed: the run's seed.
         epoch: the epoch, so that each one augments anew.
+        step: the run's step, for what `generator` draws anew with every batch.
     """
 
     seed: int
     epoch: int = 0
+    step: int = 0
 
     def uniform(self, ids: Tensor, count: int, *, view: int = 0, stream: int = 0) -> Tensor:
         """Return numbers in [0, 1), float32 [B, count] on the device of `ids`.
@@ -58,9 +60,14 @@ class Draws:
         mixed = mix(mix(state + ids)[:, None] + columns)
         return ((mixed >> 40) & ((1 << 24) - 1)).to(torch.float32) * 2.0**-24
 
-    def generator(self, *, stream: int = 0) -> torch.Generator:
-        """Return a CPU generator for what is shared by the whole batch or epoch, the same on every rank."""
+    def generator(self, *, stream: int = 0, each_step: bool = False) -> torch.Generator:
+        """Return a CPU generator for what all samples of an epoch share, the same on every rank.
+
+        Args:
+            stream: sets apart generators of different use.
+            each_step: anew with every batch: for what the samples of one batch share (the length of a crop).
+        """
         state = torch.zeros((), dtype=torch.int64)
-        for part in (self.seed, self.epoch, stream):
+        for part in (self.seed, self.epoch, stream, *([self.step + 1] if each_step else [])):
             state = mix(state + _GOLDEN + part)
         return torch.Generator().manual_seed(int(state) & ((1 << 62) - 1))

@@ -68,6 +68,10 @@ class PairSampler(nn.Module, ABC):
         """
         return order
 
+    def compared(self, encoded: Sequence[Encoded]) -> list[Encoded]:
+        """Return the views as what is compared: as they are, or their elements as rows (`Elements`)."""
+        return list(encoded)
+
     @abstractmethod
     def pairs(self, encoded: Sequence[Encoded]) -> list[Pairs]:
         """Return the comparisons of this batch: anchors of this rank, candidates of all (`across_ranks`)."""
@@ -98,6 +102,10 @@ class Wrapper(PairSampler):
     def arrange(self, order: Tensor, batch_size: int, labels: Tensor | None, groups: Tensor | None) -> Tensor:
         """Return the inner sampler's order."""
         return self.inner.arrange(order, batch_size, labels, groups)
+
+    def compared(self, encoded: Sequence[Encoded]) -> list[Encoded]:
+        """Return what the inner sampler compares."""
+        return self.inner.compared(encoded)
 
     def pairs(self, encoded: Sequence[Encoded]) -> list[Pairs]:
         """Return the inner sampler's pairs."""

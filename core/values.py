@@ -106,7 +106,8 @@ class Encoded:
             embedding of one copy share it, so that no row is compared with its own copy.
         labels: classes, int64 [M].
         groups: int64 [M].
-        dense: one embedding per element, [M, T, D].
+        dense: one embedding per element, [M, T, D], or flat [E, D] with `owner` (nodes of a batch of graphs).
+        owner: the row that each flat element belongs to, int64 [E], ascending.
         valid: which elements exist, bool [M, T].
         coords: original index of every element, int64 [M, T], or flat as in the view.
         streams: further encodings of the same rows by name, e.g. `"target"`.
@@ -119,6 +120,7 @@ class Encoded:
     labels: Tensor | None = None
     groups: Tensor | None = None
     dense: Tensor | None = None
+    owner: Tensor | None = None
     valid: Tensor | None = None
     coords: Tensor | None = None
     streams: Mapping[str, "Encoded"] = field(default_factory=dict)

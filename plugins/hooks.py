@@ -17,10 +17,20 @@ def kontrast_methods() -> list[MethodRecord]:
         ),
         MethodRecord("clip", f"{home}.clip:clip", "An image finds its text, a text its image", "arXiv:2103.00020"),
         MethodRecord(
+            "gcc",
+            f"{home}.gcc:gcc",
+            "Two walks around one node agree against a queue of others",
+            "arXiv:2006.09963",
+        ),
+        MethodRecord("grace", f"{home}.grace:grace", "A node's two copies agree against all nodes", "arXiv:2006.04131"),
+        MethodRecord(
             "graphcl",
             f"{home}.graphcl:graphcl",
             "A graph and its augmented copy agree against other graphs",
             "arXiv:2010.13902",
+        ),
+        MethodRecord(
+            "infograph", f"{home}.infograph:infograph", "A graph knows its own nodes among others'", "arXiv:1908.01000"
         ),
         MethodRecord(
             "moco-v2",

@@ -3,8 +3,11 @@
 from kontrast.adapters.graph.adapter import GraphAdapter
 from kontrast.adapters.graph.data import GraphData, graphs
 from kontrast.adapters.graph.edit import Edit, GraphTransform, GraphViews
+from kontrast.adapters.graph.ego import EgoSubgraphs
 from kontrast.adapters.graph.encoders import GAT, GCN, GIN, GraphEncoder
+from kontrast.adapters.graph.node_views import EdgeDropping, FeatureMasking, Together, grace_views
 from kontrast.adapters.graph.read import load
+from kontrast.adapters.graph.structural import StructuralGIN
 from kontrast.adapters.graph.transforms import (
     AttributeMasking,
     EdgePerturbation,
@@ -20,8 +23,11 @@ __all__ = [
     "GCN",
     "GIN",
     "AttributeMasking",
+    "EdgeDropping",
     "EdgePerturbation",
     "Edit",
+    "EgoSubgraphs",
+    "FeatureMasking",
     "GraphAdapter",
     "GraphData",
     "GraphEncoder",
@@ -29,8 +35,11 @@ __all__ = [
     "GraphViews",
     "NodeDropping",
     "OneOf",
+    "StructuralGIN",
     "Subgraph",
+    "Together",
     "Unchanged",
+    "grace_views",
     "graphcl_views",
     "graphs",
     "load",

@@ -4,6 +4,7 @@ Shapes: B graphs, N nodes, E directed edges, F features of a node, K new edges.
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +14,7 @@ from torch_geometric.data import Batch
 import kontrast as kt
 from kontrast.adapters.graph.batch import GraphBatch, graph_batch
 
-__all__ = ["Edit", "GraphTransform", "GraphViews"]
+__all__ = ["Edit", "GraphTransform", "GraphViews", "Part"]
 
 
 @dataclass(frozen=True)
@@ -32,28 +33,28 @@ class Edit:
     new_edges: Tensor | None = None
     x: Tensor | None = None
 
-    def only(self, chosen: Tensor, graphs: GraphBatch) -> "Edit":
-        """Return the edit of the graphs that are chosen, bool [B], alone."""
-        at_nodes = chosen[graphs.batch]
-        at_edges = at_nodes[graphs.edge_index[0]]
-        return Edit(
-            nodes=None if self.nodes is None else self.nodes | ~at_nodes,
-            edges=None if self.edges is None else self.edges | ~at_edges,
-            new_edges=None if self.new_edges is None else self.new_edges[:, at_nodes[self.new_edges[0]]],
-            x=None if self.x is None else torch.where(at_nodes[:, None], self.x, graphs.x),
+    @classmethod
+    def joined(cls, graphs: GraphBatch, parts: Sequence[tuple["Edit", "Part"]]) -> "Edit":
+        """Return the edits of several parts of a batch, which share no graph, as one edit of it."""
+
+        def spread(values: Sequence[tuple[Tensor | None, Tensor]], whole: Tensor) -> Tensor | None:
+            given = [(value, at) for value, at in values if value is not None]
+            if not given:
+                return None
+            whole = whole.clone()
+            for value, at in given:
+                whole[at] = value.to(whole.dtype)
+            return whole
+
+        kept_nodes = torch.ones_like(graphs.batch, dtype=torch.bool)
+        kept_edges = torch.ones_like(graphs.edge_index[0], dtype=torch.bool)
+        new = [part.nodes[edit.new_edges] for edit, part in parts if edit.new_edges is not None]
+        return cls(
+            nodes=spread([(edit.nodes, part.nodes) for edit, part in parts], kept_nodes),
+            edges=spread([(edit.edges, part.edges) for edit, part in parts], kept_edges),
+            new_edges=torch.cat(new, 1) if new else None,
+            x=spread([(edit.x, part.nodes) for edit, part in parts], graphs.x),
         )
-
-    def merged(self, other: "Edit", graphs: GraphBatch) -> "Edit":
-        """Return both edits together, where each changes other graphs."""
-
-        def both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-            return a if b is None else b if a is None else a & b
-
-        new = [part for part in (self.new_edges, other.new_edges) if part is not None]
-        x = self.x if other.x is None else other.x
-        if self.x is not None and other.x is not None:
-            x = torch.where(other.x != graphs.x, other.x, self.x)
-        return Edit(both(self.nodes, other.nodes), both(self.edges, other.edges), torch.cat(new, 1) if new else None, x)
 
     def view(self, batch: kt.Batch) -> kt.View:
         """Return the edited copy of a batch; its `coords` [kept nodes] are the nodes' rows in the unedited batch."""
@@ -76,6 +77,30 @@ class Edit:
         # A node is known by its graph and its number there, whatever else is in the batch.
         coords = (number - graphs.ptr[graphs.batch])[kept]
         return replace(kt.View.of(batch, graph_batch(x, edges, counts)), coords=coords)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some graphs of a batch by themselves.
+
+    Args:
+        graphs: the batch of them.
+        nodes: rows of their nodes in the whole batch, int64 [n].
+        edges: places of their edges there, int64 [e].
+    """
+
+    graphs: GraphBatch
+    nodes: Tensor
+    edges: Tensor
+
+    @classmethod
+    def of(cls, graphs: GraphBatch, chosen: Tensor) -> "Part":
+        """Return the graphs that are chosen, bool [B]."""
+        inside = chosen[graphs.batch]
+        nodes, edges = inside.nonzero().squeeze(1), inside[graphs.edge_index[0]].nonzero().squeeze(1)
+        number = inside.cumsum(0) - 1
+        own = graph_batch(graphs.x[nodes], number[graphs.edge_index[:, edges]], graphs.ptr.diff()[chosen])
+        return cls(own, nodes, edges)
 
 
 class GraphTransform(kt.Augmenter):

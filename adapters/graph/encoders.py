@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import GATConv, GCNConv, GINConv, global_add_pool, global_max_pool, global_mean_pool
 
 import kontrast as kt
-from kontrast.adapters.graph.batch import GraphBatch
+from kontrast.adapters.graph.batch import GraphBatch, node_number
 from kontrast.adapters.graph.edit import check_graphs
 
 __all__ = ["GAT", "GCN", "GIN", "GraphEncoder"]
@@ -56,6 +56,25 @@ class GraphEncoder(kt.Encoder):
         self.in_channels, self.readout, self.all_layers = in_channels, readout, all_layers
         self.representation_size = hidden_size * (num_layers if all_layers else 1)
 
+    def encode(self, view: kt.View, copies: Tensor) -> kt.Encoded:
+        """Return the representations of the graphs, and as `dense` those of their nodes, laid flat."""
+        nodes = self.nodes(view.inputs)
+        return kt.Encoded(
+            rows=self.pooled(nodes, view.inputs),
+            ids=view.ids,
+            copies=copies,
+            labels=view.labels,
+            groups=view.groups,
+            dense=nodes,
+            owner=view.inputs.batch,
+            coords=node_number(view.inputs) if view.coords is None else view.coords,
+        )
+
+    def pooled(self, nodes: Tensor, inputs: GraphBatch) -> Tensor:
+        """Return the read-out [B, D] of representations of all nodes, [N, D]."""
+        rows: Tensor = POOLS[self.readout](nodes, inputs.batch, len(inputs.ptr) - 1)
+        return rows
+
     def nodes(self, inputs: GraphBatch) -> Tensor:
         """Return the representation of every node, [N, D]."""
         check_graphs(inputs)
@@ -71,8 +90,7 @@ class GraphEncoder(kt.Encoder):
 
     def forward(self, inputs: GraphBatch) -> Tensor:
         """Return the representations [B, D] of a torch_geometric Batch."""
-        pooled: Tensor = POOLS[self.readout](self.nodes(inputs), inputs.batch, len(inputs.ptr) - 1)
-        return pooled
+        return self.pooled(self.nodes(inputs), inputs)
 
 
 class GIN(GraphEncoder):

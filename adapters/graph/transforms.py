@@ -13,7 +13,7 @@ from torch import Tensor
 
 import kontrast as kt
 from kontrast.adapters.graph.batch import GraphBatch, edge_owner, node_number, offsets, ordinal
-from kontrast.adapters.graph.edit import Edit, GraphTransform, GraphViews
+from kontrast.adapters.graph.edit import Edit, GraphTransform, GraphViews, Part
 
 __all__ = ["AttributeMasking", "EdgePerturbation", "NodeDropping", "OneOf", "Subgraph", "Unchanged", "graphcl_views"]
 
@@ -220,15 +220,17 @@ class OneOf(GraphTransform):
         self.transforms = torch.nn.ModuleList(transforms)
 
     def edit(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int) -> Edit:
-        """Merge what each transform does to the graphs that drew it."""
+        """Join what each transform does to the graphs that drew it, which alone it is shown."""
         number = draws.uniform(ids, 1, view=view, stream=CHOICE)[:, 0]
         choice = (number.double() * len(self.transforms)).long()
-        merged = Edit()
+        parts = []
         for index, transform in enumerate(self.transforms):
             assert isinstance(transform, GraphTransform)
-            own = transform.edit(graphs, ids, draws, view).only(choice == index, graphs)
-            merged = merged.merged(own, graphs)
-        return merged
+            chosen = choice == index
+            if chosen.any():
+                part = Part.of(graphs, chosen)
+                parts.append((transform.edit(part.graphs, ids[chosen], draws, view), part))
+        return Edit.joined(graphs, parts)
 
 
 def graphcl_views(ratio: float = 0.1, keep: float = 0.2, choices: int = 4, paper_code: bool = False) -> kt.Augmenter:

@@ -4,6 +4,7 @@ Shapes: B samples, M rows of a view.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from kontrast import (
     Batch,
     Data,
     Draws,
+    Encoded,
     Encoder,
     EncoderRecord,
     InvalidValueError,
@@ -59,7 +61,7 @@ class Noise(Augmenter):
 
 
 class SmallEncoder(Encoder):
-    """Vectors of `example_data` -> [B, 8], with a batch norm."""
+    """Vectors of `example_data` -> [B, 8], with a batch norm; each has four elements, its row turned in a circle."""
 
     representation_size = 8
 
@@ -71,6 +73,12 @@ class SmallEncoder(Encoder):
         """Return the representations."""
         rows: Tensor = self.layers(inputs)
         return rows
+
+    def encode(self, view: View, copies: Tensor) -> Encoded:
+        """Return rows and elements."""
+        encoded = super().encode(view, copies)
+        assert encoded.rows is not None
+        return replace(encoded, dense=torch.stack([encoded.rows.roll(turn, 1) for turn in range(4)], 1))
 
 
 def data_of(

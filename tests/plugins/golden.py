@@ -10,17 +10,23 @@ from pathlib import Path
 import torch
 
 import kontrast as kt
-from kontrast.adapters import vision
+from kontrast.adapters import graph, vision
 
 FILE = Path(__file__).parent.parent / "golden" / "losses.json"
 SMALL = {
     "byol": {"hidden_size": 16, "projection_size": 8},
     "clip": {"projection_size": 8},
+    "gcc": {"projection_size": 8, "queue_size": 40},
+    "grace": {"projection_size": 8},
     "graphcl": {},
+    "infograph": {},
     "moco-v2": {"projection_size": 8, "queue_size": 40},
     "simclr": {"hidden_size": 16, "projection_size": 8},
     "vicreg": {"projection_size": 8},
 }
+
+
+NODES = ("grace", "infograph")  # methods that read elements, which images have none of
 
 
 def curve(name: str) -> list[float]:
@@ -28,11 +34,15 @@ def curve(name: str) -> list[float]:
     factory = kt.get_record(kt.MethodRecord, name).load()
     torch.manual_seed(0)
     towers = ("image", "text") if name == "clip" else ()
-    encoders = [vision.SmallCNN(in_channels=1, width=4) for _ in towers or ("",)]
+    if name in NODES:
+        encoders: list[kt.Encoder] = [graph.GIN(10, hidden_size=4, readout="mean")]
+    else:
+        encoders = [vision.SmallCNN(in_channels=1, width=4) for _ in towers or ("",)]
     method: kt.Method = factory(*encoders, **SMALL[name]).double()
-    views = vision.AffineViews()
-    digits = vision.load("digits").train
-    data = kt.ArrayData(digits.inputs[:80].double())
+    views: kt.Augmenter = vision.AffineViews()
+    data: kt.Data = kt.ArrayData(vision.load("digits").train.inputs[:80].double())
+    if name in NODES:
+        views, data = graph.grace_views(), _graphs()
     losses: list[float] = []
 
     class Recorder(kt.Observer):
@@ -52,6 +62,13 @@ def curve(name: str) -> list[float]:
         observers=(Recorder(),),
     ).fit()
     return losses
+
+
+def _graphs() -> graph.GraphData:
+    whole = graph.load("ba2motifs").train
+    x = torch.randn(len(whole.x), 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    nodes, edges = int(whole.num_nodes[:80].sum()), int(whole.num_edges[:80].sum())
+    return graph.GraphData(x[:nodes], whole.edge_index[:, :edges], whole.num_nodes[:80], whole.num_edges[:80])
 
 
 if __name__ == "__main__":
