@@ -15,6 +15,12 @@ def kontrast_adapters() -> list[AdapterRecord]:
             extra="kontrast[graph]",
         ),
         AdapterRecord(
+            "timeseries",
+            "kontrast.adapters.timeseries:TimeSeriesAdapter",
+            "Time series [B, T, C]; NaN is what is missing",
+            extra="kontrast[timeseries]",
+        ),
+        AdapterRecord(
             "vision",
             "kontrast.adapters.vision:VisionAdapter",
             "Images [B, C, H, W]",
@@ -27,7 +33,29 @@ def kontrast_adapters() -> list[AdapterRecord]:
 def kontrast_encoders() -> list[EncoderRecord]:
     """Return the encoders of our domains."""
     home, graphs = "kontrast.adapters.vision", {"extra": "kontrast[graph]", "adapter": "graph"}
+    series = "kontrast.adapters.timeseries"
     return [
+        EncoderRecord(
+            "dilated-cnn",
+            f"{series}:DilatedCNN",
+            "TS2Vec's residual blocks of dilated convolutions",
+            "arXiv:2106.10466",
+            adapter="timeseries",
+        ),
+        EncoderRecord(
+            "inception-time",
+            f"{series}:InceptionTime",
+            "Convolutions of several widths side by side",
+            "arXiv:1909.04939",
+            adapter="timeseries",
+        ),
+        EncoderRecord(
+            "series-transformer",
+            f"{series}:SeriesTransformer",
+            "A small transformer over time steps",
+            "arXiv:1706.03762",
+            adapter="timeseries",
+        ),
         EncoderRecord(
             "small-cnn", f"{home}:SmallCNN", "Four convolutions, for images up to 32 pixels", adapter="vision"
         ),
@@ -60,6 +88,7 @@ def kontrast_augmenters() -> list[AugmenterRecord]:
     home, graphs = "kontrast.adapters.graph", {"extra": "kontrast[graph]", "adapter": "graph"}
     paper = "arXiv:2010.13902"
     return [
+        *_series_augmenters(),
         AugmenterRecord(
             "graphcl-views", f"{home}:graphcl_views", "A graph and one of four augmentations of it", paper, **graphs
         ),
@@ -89,4 +118,23 @@ def kontrast_augmenters() -> list[AugmenterRecord]:
             "Crop, shift, scale, rotation, brightness and contrast, batched",
             adapter="vision",
         ),
+    ]
+
+
+def _series_augmenters() -> list[AugmenterRecord]:
+    home, um = "kontrast.adapters.timeseries", "arXiv:1706.00527"
+    return [
+        AugmenterRecord(name, f"{home}:{factory}", summary, paper, adapter="timeseries")
+        for name, factory, summary, paper in (
+            ("channel-dropping", "ChannelDropping", "Some channels become zero", ""),
+            ("frequency-masking", "FrequencyMasking", "Some frequencies are taken out", "arXiv:2302.09292"),
+            ("jitter", "Jitter", "Normal noise on every value", um),
+            ("magnitude-warp", "MagnitudeWarp", "Times a smooth curve around 1", um),
+            ("overlapping-crops", "OverlappingCrops", "Two crops that share a stretch", "arXiv:2106.10466"),
+            ("permutation", "Permutation", "Pieces in another order", um),
+            ("scaling", "Scaling", "Each channel times a number around 1", um),
+            ("series-views", "simclr_views", "Warped, scaled and with noise, for SimCLR and the like", um),
+            ("time-masking", "TimeMasking", "Some time steps go missing", ""),
+            ("time-warp", "TimeWarp", "Time runs faster here and slower there", um),
+        )
     ]

@@ -1,0 +1,157 @@
+"""Time series as a data set: one tensor, in which NaN is what is not there.
+
+Shapes: N series, T time steps of the longest, C channels.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import kontrast as kt
+
+__all__ = ["from_frame", "series", "standardized", "windows"]
+
+
+def series(values: Any, labels: Any = None, groups: Tensor | None = None) -> kt.ArrayData:
+    """Return time series as a data set.
+
+    Args:
+        values: [N, T] (one channel), [N, T, C], or a sequence of arrays [T_i] or [T_i, C]; shorter ones get NaN at
+            their end. NaN stands for a missing value too. A constant series is one like others.
+        labels: classes [N], integers.
+        groups: which recording each is from, int64 [N].
+
+    Raises:
+        InvalidValueError: names the first series of fewer than two steps, of other channels than the first, without
+            any value, or with an infinite one; or says that labels are no integers.
+    """
+    whole = values.float() if isinstance(values, Tensor) else None
+    if whole is None and isinstance(values, np.ndarray) and values.dtype != object:
+        whole = torch.as_tensor(values).float()
+    if whole is None:
+        whole = _padded(values)
+    elif whole.ndim == 2:
+        whole = whole[:, :, None]
+    if whole.ndim != 3:
+        raise kt.InvalidValueError(f"series must be [N, T] or [N, T, C], got {list(whole.shape)}")
+    if whole.shape[1] < 2:
+        raise kt.InvalidValueError(f"series must have at least 2 time steps, got {whole.shape[1]}")
+    _check_values(whole)
+    return kt.ArrayData(whole.contiguous(), _classes(labels), groups)
+
+
+def from_frame(
+    frame: Any, *, series_id: str, time: str, values: Sequence[str], label: str | None = None
+) -> kt.ArrayData:
+    """Return the series of a pandas frame in long form, one row per time step, in order of their ids.
+
+    Args:
+        frame: a pandas DataFrame.
+        series_id: the column that says to which series a row belongs.
+        time: the column of time stamps, which must rise within a series.
+        values: the columns of values, one per channel.
+        label: the column of integer classes, one value per series.
+
+    Raises:
+        InvalidValueError: if a column is missing, or time stamps of a series do not rise; names the series.
+    """
+    for column in (series_id, time, *values, *([] if label is None else [label])):
+        if column not in frame.columns:
+            raise kt.UnknownNameError("column", column, [str(name) for name in frame.columns])
+    parts, classes = [], []
+    for number, (name, rows) in enumerate(frame.groupby(series_id, sort=True)):
+        stamps = rows[time]
+        if not (stamps.is_monotonic_increasing and stamps.is_unique):
+            raise kt.InvalidValueError(
+                f"time stamps must rise within a series, and those of series {number} ({name}) do not; sort the frame "
+                f"by `{time}` and drop what stands there twice"
+            )
+        parts.append(rows[list(values)].to_numpy(dtype=np.float32))
+        if label is not None:
+            if rows[label].nunique() != 1:
+                raise kt.InvalidValueError(
+                    f"a series must have one label, got {rows[label].nunique()} for series {number} ({name})"
+                )
+            classes.append(rows[label].iloc[0])
+    return series(parts, np.asarray(classes) if label is not None else None)
+
+
+def windows(recording: Any, length: int, step: int | None = None, *, recording_id: int = 0) -> kt.ArrayData:
+    """Cut a long recording into windows; without copying it, so a million steps stay a million.
+
+    Args:
+        recording: [T] or [T, C]; what is left after the last full window is not used.
+        length: steps of a window, >= 2.
+        step: from one window's start to the next's; None: `length`, so that windows do not overlap.
+        recording_id: the windows' group.
+
+    Raises:
+        InvalidValueError: if the recording is shorter than a window.
+    """
+    values = torch.as_tensor(recording).float()
+    values = values[:, None] if values.ndim == 1 else values
+    step = length if step is None else step
+    if length < 2 or step < 1:
+        raise kt.InvalidValueError(f"`length` must be >= 2 and `step` >= 1, got {length} and {step}")
+    if len(values) < length:
+        raise kt.InvalidValueError(f"a recording must be as long as a window, {length}, got {len(values)} steps")
+    cut = values.unfold(0, length, step).transpose(1, 2)
+    return kt.ArrayData(cut, groups=torch.full((len(cut),), recording_id))
+
+
+def standardized(splits: kt.Splits[kt.ArrayData]) -> kt.Splits[kt.ArrayData]:
+    """Return the same data with mean 0 and standard deviation 1 of each channel over the training part.
+
+    Missing values are left out of both; a channel that is constant there is only shifted.
+    """
+    train = splits.train.inputs
+    mean = train.nanmean((0, 1))
+    std = (train - mean).square().nanmean((0, 1)).sqrt()
+    scale = torch.where(std > 0, std, 1.0)
+
+    def moved(data: kt.ArrayData) -> kt.ArrayData:
+        return kt.ArrayData((data.inputs - mean) / scale, data.labels, data.groups)
+
+    held_out = None if splits.held_out is None else moved(splits.held_out)
+    return kt.Splits(moved(splits.train), held_out, splits.about)
+
+
+def _padded(values: Sequence[Any]) -> Tensor:
+    parts = [torch.as_tensor(np.asarray(part, dtype=np.float32)) for part in values]
+    if not parts:
+        raise kt.InvalidValueError("a data set must hold at least one series, got none")
+    parts = [part[:, None] if part.ndim == 1 else part for part in parts]
+    for number, part in enumerate(parts):
+        if part.ndim != 2 or len(part) < 2:
+            raise kt.InvalidValueError(f"series {number} must have at least 2 time steps, got {list(part.shape)}")
+        if part.shape[1] != parts[0].shape[1]:
+            raise kt.InvalidValueError(
+                f"series {number} must have {parts[0].shape[1]} channels as series 0 has, got {part.shape[1]}"
+            )
+    return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=torch.nan)
+
+
+def _check_values(whole: Tensor) -> None:
+    infinite = whole.isinf().flatten(1).any(1)
+    if infinite.any():
+        raise kt.InvalidValueError(f"values must be finite or NaN, got infinity in series {int(infinite.nonzero()[0])}")
+    empty = whole.isnan().flatten(1).all(1)
+    if empty.any():
+        raise kt.InvalidValueError(
+            f"a series must have a value, and series {int(empty.nonzero()[0])} is NaN throughout; leave it out"
+        )
+
+
+def _classes(labels: Any) -> Tensor | None:
+    if labels is None:
+        return None
+    array = np.asarray(labels)
+    if array.dtype.kind not in "iu":
+        wrong = next((n for n, label in enumerate(array.tolist()) if not isinstance(label, int)), 0)
+        raise kt.InvalidValueError(
+            f"labels must be integers, got {array.tolist()[wrong]!r} for series {wrong}; number the classes"
+        )
+    return torch.as_tensor(array.astype(np.int64))

@@ -1,0 +1,149 @@
+"""Time series from files: the archives' .ts and .tsv, .npz, and a generated set.
+
+Shapes: N series, T time steps, C channels.
+"""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import kontrast as kt
+from kontrast.adapters.timeseries.data import series
+
+__all__ = ["load"]
+
+NAMED = ("waves",)
+
+
+def load(source: str | Path, root: str | Path | None = None) -> kt.Splits[kt.ArrayData]:
+    """Return a data set by name or from files.
+
+    Args:
+        source: `"waves"`, a small generated set; an `.npz` file (`X_train`, `y_train`, `X_test`, `y_test`, as the UCR
+            sets come, or `series` and `labels`); a `.ts` or `.tsv` file; or the name of a set whose
+            `NAME_TRAIN` and `NAME_TEST` files stand in `root` or in `root/NAME`.
+        root: a folder of data sets.
+
+    Raises:
+        UnknownNameError: if there is none.
+        InvalidValueError: if a file is of another kind; names file, line or series.
+    """
+    if str(source) == "waves" and root is None:
+        return _waves()
+    name = Path(source).name
+    places = [Path(source)] if root is None else [Path(root, source), Path(root, source, name)]
+    for place in places:
+        for suffix in ("", ".npz"):
+            path = place.with_name(place.name + suffix)
+            if path.is_file():
+                return _from_file(path)
+        for folder in (place, place.parent):
+            for suffix in (".ts", ".tsv"):
+                train, test = (folder / f"{name}_{part}{suffix}" for part in ("TRAIN", "TEST"))
+                if train.is_file():
+                    return _archive(train, test if test.is_file() else None)
+    raise kt.UnknownNameError("time series data set or file", str(source), NAMED)
+
+
+def _from_file(path: Path) -> kt.Splits[kt.ArrayData]:
+    if path.suffix == ".npz":
+        return _npz(path)
+    if path.suffix in (".ts", ".tsv"):
+        twin = path.with_name(path.name.replace("_TRAIN", "_TEST"))
+        return _archive(path, twin if twin != path and twin.is_file() else None)
+    raise kt.InvalidValueError(f"a file of time series must be .npz, .ts or .tsv, got {path.name}")
+
+
+def _npz(path: Path) -> kt.Splits[kt.ArrayData]:
+    try:
+        if not zipfile.is_zipfile(path):
+            raise zipfile.BadZipFile("a file of another kind")
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays if arrays[name].dtype.kind in "iuf"}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise kt.InvalidValueError(f"{path.name} must be an .npz archive of plain arrays, got: {error}") from error
+    for names in (("X_train", "y_train", "X_test", "y_test"), ("series", "labels", "test_series", "test_labels")):
+        if names[0] in found:
+            train, labels, test, test_labels = (found.get(name) for name in names)
+            return _splits(series(train, labels), None if test is None else series(test, test_labels))
+    raise kt.InvalidValueError(f"{path.name} must hold an array `X_train` or `series`, got {sorted(found)}")
+
+
+def _archive(train: Path, test: Path | None) -> kt.Splits[kt.ArrayData]:
+    """Read an archive's pair of files; classes are numbered in the order of their names, alike in both."""
+    parts = [_text(path) for path in (train, test) if path is not None]
+    names = sorted({name for _, given in parts for name in given}, key=lambda name: (_number(name), name))
+    numbers = {name: number for number, name in enumerate(names)}
+    data = [series(values, np.array([numbers[name] for name in given]) if given else None) for values, given in parts]
+    return _splits(data[0], data[1] if len(data) > 1 else None)
+
+
+def _text(path: Path) -> tuple[list[Any], list[str]]:
+    """Return the series of a text file, [T, C] each, and the names of their classes."""
+    found: list[Any] = []
+    labels: list[str] = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    labelled = path.suffix == ".tsv" or any(line.lower().startswith("@classlabel true") for line in lines)
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line[0] in "#%@":
+            continue
+        try:
+            if path.suffix == ".tsv":
+                label, *values = line.split("\t")
+                channels = [_numbers(values)]
+            else:
+                parts = line.split(":")
+                label = parts.pop().strip() if labelled else ""
+                channels = [_numbers(part.split(",")) for part in parts]
+            length = max(map(len, channels))
+            padded = [np.pad(part, (0, length - len(part)), constant_values=np.nan) for part in channels]
+        except ValueError as error:
+            raise kt.InvalidValueError(
+                f"line {number} of {path.name} must hold numbers and a class, got: {error}"
+            ) from error
+        found.append(np.stack(padded, 1))
+        if labelled:
+            labels.append(label.strip())
+    if path.suffix == ".tsv":  # an archive pads its shorter series with NaN
+        found = [part[: max(2, int((~np.isnan(part[:, 0])).nonzero()[0].max(initial=0)) + 1)] for part in found]
+    return found, labels
+
+
+def _numbers(values: list[str]) -> Any:
+    return np.array([np.nan if value.strip() in ("?", "") else float(value) for value in values], dtype=np.float32)
+
+
+def _number(name: str) -> float:
+    try:
+        return float(name)
+    except ValueError:
+        return float("inf")
+
+
+def _splits(train: kt.ArrayData, held_out: kt.ArrayData | None) -> kt.Splits[kt.ArrayData]:
+    channels = train.inputs.shape[2]
+    if held_out is not None and held_out.inputs.shape[2] != channels:
+        raise kt.InvalidValueError(
+            f"training and test series must have the same channels, got {channels} and {held_out.inputs.shape[2]}"
+        )
+    return kt.Splits(train, held_out, {"in_channels": channels})
+
+
+def _waves() -> kt.Splits[kt.ArrayData]:
+    """Three classes of noisy series: a sine, a square wave, and a sine whose frequency rises; any phase and rate."""
+    generator = torch.Generator().manual_seed(0)
+    count, length = 240, 96
+    labels = torch.arange(count) % 3
+    rate, phase, height = torch.rand(3, count, 1, generator=generator)
+    time = torch.linspace(0, 1, length)
+    turns = (2 + 3 * rate) * time + phase
+    rising = (2 + 3 * rate) * time * (0.5 + time) + phase
+    shapes = torch.stack(
+        [(2 * torch.pi * turns).sin(), (2 * torch.pi * turns).sin().sign(), (2 * torch.pi * rising).sin()]
+    )
+    clean = shapes[labels, torch.arange(count)] * (0.5 + height)
+    values = clean + 0.4 * torch.randn(count, length, generator=generator)
+    return _splits(series(values[:120], labels[:120].numpy()), series(values[120:], labels[120:].numpy()))
