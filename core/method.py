@@ -18,7 +18,7 @@ from .objective import Objective
 from .pairs import Pairs
 from .sampler import PairSampler
 from .similarity import Cosine, Similarity
-from .target import Momentum, StopGradient
+from .target import Average, Momentum, StopGradient
 from .values import Encoded, View
 
 __all__ = ["Method", "Tower"]
@@ -60,6 +60,7 @@ class Method(nn.Module):
         sampler: who is compared with whom.
         objective: what the comparison is worth; several by the names of the Pairs they are for.
         similarity: shared by sampler, objective and metrics; cosine by default.
+        average: what comes out of training is the encoder with the mean of its weights after every step, not the last.
         joint_forward: encode the views of one tower in one forward pass, so that batch norms see them together
             (SimCLR's code does; BYOL's does not). Inputs must be tensors or mappings of them.
 
@@ -79,6 +80,7 @@ class Method(nn.Module):
         predictor: nn.Module | Mapping[str, nn.Module] | None = None,
         target: Momentum | StopGradient | None = None,
         similarity: Similarity | None = None,
+        average: bool = False,
         joint_forward: bool = False,
     ) -> None:
         super().__init__()
@@ -115,6 +117,7 @@ class Method(nn.Module):
         self.predictors = nn.ModuleDict({_slot(name): head for name, head in predictors.items()})
         self.target = target
         self.target_towers = Momentum.copy_of(self.towers) if isinstance(target, Momentum) else None
+        self.average = Average(self.towers) if average else None
         self.sampler = sampler
         self.objectives = nn.ModuleDict({_slot(name): part for name, part in objectives.items()})
         self.similarity = Cosine() if similarity is None else similarity
@@ -122,7 +125,7 @@ class Method(nn.Module):
 
     def extra_repr(self) -> str:
         """Show what is no module."""
-        return f"target={self.target!r}, joint_forward={self.joint_forward}"
+        return f"target={self.target!r}, joint_forward={self.joint_forward}, average={self.average is not None}"
 
     def exchange(self, *, sampler: PairSampler | None = None, objective: Objective | None = None) -> None:
         """Put another sampler or objective in the place of the method's own.
@@ -147,7 +150,13 @@ class Method(nn.Module):
     @property
     def encoders(self) -> dict[str, Encoder]:
         """The encoders alone, by the names they were given; a single one is called `default`."""
-        return {name: tower.encoder for name, tower in self.towers.items() if isinstance(tower, Tower)}
+        return {name: tower.encoder for name, tower in self._trained.items() if isinstance(tower, Tower)}
+
+    @property
+    def _trained(self) -> nn.ModuleDict:
+        """The towers that come out of training."""
+        mean = None if self.average is None else self.average.module
+        return mean if isinstance(mean, nn.ModuleDict) else self.towers
 
     @property
     def encoder(self) -> Encoder:
@@ -163,7 +172,7 @@ class Method(nn.Module):
     @torch.no_grad()
     def represent(self, inputs: Any, tower: str = "") -> Tensor:
         """Return the representations [B, D] of inputs: the encoder alone, in evaluation mode, without gradient."""
-        encoder: Encoder = self._tower(self.towers, tower).encoder
+        encoder: Encoder = self._tower(self._trained, tower).encoder
         with evaluating(encoder):
             result: Tensor = encoder(inputs)
         return result
@@ -232,6 +241,8 @@ class Method(nn.Module):
         """
         if isinstance(self.target, Momentum) and self.target_towers is not None:
             self.target.update(self.target_towers, self.towers, progress)
+        if self.average is not None:
+            self.average.update(self.towers)
         for module in self.modules():
             commit = getattr(module, "commit", None)
             if callable(commit):

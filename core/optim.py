@@ -1,9 +1,9 @@
-"""Optimizers as settings, and the learning-rate schedule: linear warm-up, then a half cosine."""
+"""Optimizers as settings, and the learning-rate schedule: linear warm-up, then a half cosine or nothing."""
 
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -11,7 +11,9 @@ from torch import nn
 from .errors import InvalidValueError
 from .lars import Lars
 
-__all__ = ["LARS", "SGD", "AdamW", "OptimizerSettings", "learning_rate_factor"]
+__all__ = ["LARS", "SGD", "AdamW", "OptimizerSettings", "Schedule", "learning_rate_factor"]
+
+Schedule = Literal["cosine", "constant"]
 
 
 @dataclass(frozen=True)
@@ -119,13 +121,15 @@ class LARS(OptimizerSettings):
         )
 
 
-def learning_rate_factor(step: int, total_steps: int, warmup_steps: int) -> float:
+def learning_rate_factor(step: int, total_steps: int, warmup_steps: int, schedule: Schedule = "cosine") -> float:
     """Return what the learning rate is multiplied by in step `step` of `total_steps`, counted from 0.
 
-    It rises linearly to 1 over the warm-up and falls to 0 by a half cosine.
+    It rises linearly to 1 over the warm-up; then it falls to 0 by a half cosine, or stays.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
+    if schedule == "constant":
+        return 1.0
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     return (1 + math.cos(math.pi * min(1.0, progress))) / 2
 

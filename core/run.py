@@ -24,7 +24,7 @@ from .loader import MicroBatch, Plan, arrangement, micro_batches
 from .method import Method
 from .norm import sync_batch_norms
 from .observer import Observer, Observers, Progress
-from .optim import AdamW, OptimizerSettings, learning_rate_factor
+from .optim import AdamW, OptimizerSettings, Schedule, learning_rate_factor
 from .records import ObserverRecord
 from .registry import get_record
 from .run_checks import check_batch, check_micro_batches, check_parts, check_seed, warn_of_inexact_caching
@@ -51,6 +51,7 @@ class Run:
             `"accumulate"`: gradients are added up, and the negatives are those of the micro-batch alone.
         optimizer: AdamW by default.
         warmup_epochs: of linear warm-up; None: a tenth of the epochs.
+        schedule: of the learning rate after the warm-up: `"cosine"` falls to 0, `"constant"` stays.
         seed: of the order of samples, of augmentation and of dropout; weights are drawn before, where the method is
             made.
         out: the run's folder; None: nothing is written, and the run cannot be resumed.
@@ -89,6 +90,7 @@ class Run:
         large_batch: LargeBatch = "cache",
         optimizer: OptimizerSettings | None = None,
         warmup_epochs: float | None = None,
+        schedule: Schedule = "cosine",
         seed: int = 0,
         out: str | Path | None = None,
         resume: Literal["never", "auto"] = "never",
@@ -126,6 +128,7 @@ class Run:
             ("large_batch", large_batch, ("accumulate", "cache")),
             ("precision", precision, ("float32", "bf16")),
             ("resume", resume, ("never", "auto")),
+            ("schedule", schedule, ("cosine", "constant")),
         ):
             if choice not in known:
                 raise InvalidValueError(f"`{name}` must be {' or '.join(known)}, got {choice!r}")
@@ -161,6 +164,7 @@ class Run:
         if micro_batch_size and large_batch == "cache":
             warn_of_inexact_caching(self.method, micro_batch_size)
         check_micro_batches(self.method, self.plan, large_batch)
+        self.schedule: Schedule = schedule
         self.warmup_steps = round(warmup * self.plan.steps_per_epoch)
         described = self._described(settings, warmup)  # before batch norms change their class with the world
         if sync_batchnorm and world_size() > 1:
@@ -265,7 +269,7 @@ class Run:
         self, step: nn.Module, parts: list[tuple[MicroBatch, list[View]]], number: int, total: int
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Take one step; return what is known on the host, and metrics that are still on the device."""
-        factor = learning_rate_factor(number, total, self.warmup_steps)
+        factor = learning_rate_factor(number, total, self.warmup_steps, self.schedule)
         for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = base * factor
         self.optimizer.zero_grad(set_to_none=True)
@@ -362,6 +366,7 @@ class Run:
             "micro_batch_size": self.plan.micro_batch_size,
             "large_batch": self.large_batch,
             "warmup_epochs": warmup,
+            "schedule": self.schedule,
             "seed": self.plan.seed,
             "drop_last": self.plan.drop_last,
             "precision": self.precision,

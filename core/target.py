@@ -1,4 +1,4 @@
-"""What the candidates of a two-branch method are embedded by: a momentum copy, or the same tower cut from the graph."""
+"""Copies that follow a tower: what embeds the candidates (momentum, or cut from the graph), and the mean weights."""
 
 # pyright: reportPrivateImportUsage=false
 # The foreach functions are what torch's own optimizers use; torch does not export them by a public name.
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .errors import InvalidValueError
 
-__all__ = ["Momentum", "StopGradient"]
+__all__ = ["Average", "Momentum", "StopGradient"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -69,3 +69,31 @@ class Momentum:
         new: list[Tensor] = list(online.parameters())
         if old:
             torch._foreach_lerp_(old, new, 1 - self.at(progress))
+
+
+class Average(nn.Module):
+    """The equal-weight mean of a module's parameters after every step; buffers are the newest.
+
+    Args:
+        module: whose parameters are averaged.
+
+    Source:
+        Izmailov et al. 2018, arXiv:1803.05407 (stochastic weight averaging), from the first step on.
+    """
+
+    steps: Tensor
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = Momentum.copy_of(module)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """Take the parameters of `module` into the mean."""
+        self.steps += 1
+        old: list[Tensor] = list(self.module.parameters())
+        if old:
+            torch._foreach_lerp_(old, list(module.parameters()), 1 / int(self.steps))
+        for mean, newest in zip(self.module.buffers(), module.buffers(), strict=True):
+            mean.copy_(newest)

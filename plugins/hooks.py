@@ -45,6 +45,9 @@ def kontrast_methods() -> list[MethodRecord]:
             "arXiv:2002.05709",
         ),
         MethodRecord(
+            "ts2vec", f"{home}.ts2vec:ts2vec", "A time step agrees with itself in another context", "arXiv:2106.10466"
+        ),
+        MethodRecord(
             "vicreg",
             f"{home}.vicreg:vicreg",
             "Variance, invariance, covariance of the whole batch",

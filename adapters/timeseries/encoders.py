@@ -124,10 +124,7 @@ class DilatedCNN(SeriesEncoder):
         super().__init__(in_channels, hidden_size, representation_size, readout)
         widths = [hidden_size] * (depth + 1) + [representation_size]
         self.blocks = nn.Sequential(
-            *(
-                _Residual(a, b, dilation=2**i, project=i == depth)
-                for i, (a, b) in enumerate(pairwise(widths))
-            )
+            *(_Residual(a, b, dilation=2**i, project=i == depth) for i, (a, b) in enumerate(pairwise(widths)))
         )
         self.dropout = nn.Dropout(dropout)
 

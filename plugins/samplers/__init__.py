@@ -1,8 +1,9 @@
-"""Samplers beyond the core's: nearest neighbours, a guide, elements against samples, and what a batch is made of."""
+"""Samplers beyond the core's: neighbours, a guide, elements against samples, scales of time, what a batch is made of."""
 
 from kontrast.plugins.samplers.composition import NoDuplicates, PerClass, SameGroup
 from kontrast.plugins.samplers.guided import GuidedNegatives
 from kontrast.plugins.samplers.local_global import LocalGlobal
 from kontrast.plugins.samplers.nearest import NearestNeighbors
+from kontrast.plugins.samplers.pyramid import TimePyramid
 
-__all__ = ["GuidedNegatives", "LocalGlobal", "NearestNeighbors", "NoDuplicates", "PerClass", "SameGroup"]
+__all__ = ["GuidedNegatives", "LocalGlobal", "NearestNeighbors", "NoDuplicates", "PerClass", "SameGroup", "TimePyramid"]
