@@ -1,0 +1,123 @@
+"""Everything this package registers, held to kontrast's conformance kit."""
+# ruff: noqa: D1 - a test's name says what it shows
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from kontrast_recsys.augment import SGLViews
+from kontrast_recsys.data import blocks, load
+from kontrast_recsys.encoder import LightGCN
+from kontrast_recsys.methods import clrec, lightgcn, sgl
+from kontrast_recsys.objectives import BPR, SquaredLength
+from kontrast_recsys.samplers import Clicks, Ranking
+
+import kontrast as kt
+from kontrast.testing import (
+    Check,
+    adapter_checks,
+    augmenter_checks,
+    encoder_checks,
+    method_checks,
+    objective_checks,
+    parametrize_with_checks,
+    sampler_checks,
+)
+
+DATA = load("blocks")
+
+
+def small(make: Callable[..., kt.Method], num_layers: int = 2) -> kt.Method:
+    torch.manual_seed(0)
+    return make(LightGCN(**DATA.about, size=6, num_layers=num_layers))
+
+
+def small_clrec() -> kt.Method:
+    torch.manual_seed(0)
+    return clrec(LightGCN(**DATA.about, size=6, num_layers=0), queue_size=13)
+
+
+@parametrize_with_checks([*adapter_checks("recsys"), *encoder_checks("lightgcn"), *augmenter_checks("sgl-views")])
+def test_the_domain(check: Check) -> None:
+    check()
+
+
+@parametrize_with_checks(
+    [
+        *method_checks(small(lightgcn), data=DATA.train, augmenter=SGLViews()),
+        *method_checks(small(sgl), data=DATA.train, augmenter=SGLViews()),
+        *method_checks(small_clrec(), data=DATA.train, augmenter=SGLViews()),
+    ]
+)
+def test_the_methods(check: Check) -> None:
+    check()
+
+
+def bpr_in_loops(views: list[list[list[float]]]) -> float:
+    rows = [row for view in views for row in view]
+    samples = len(views[0])
+
+    def cosine(a: list[float], b: list[float]) -> float:
+        return sum(x * y for x, y in zip(a, b, strict=True)) / math.hypot(*a) / math.hypot(*b)
+
+    terms = []
+    for i, anchor in enumerate(rows):
+        for p, positive in enumerate(rows):
+            if p == i or p % samples != i % samples:
+                continue
+            for n, negative in enumerate(rows):
+                if n % samples != i % samples:
+                    gap = cosine(anchor, positive) - cosine(anchor, negative)
+                    terms.append(-math.log(1 / (1 + math.exp(-gap))))
+    return sum(terms) / len(terms)
+
+
+def squared_length_in_loops(views: list[list[list[float]]]) -> float:
+    anchors = views[0]  # Positives("forward"): the first view's rows
+    return sum(x * x / 2 for row in anchors for x in row) / len(anchors)
+
+
+@parametrize_with_checks(
+    [
+        *objective_checks(BPR, oracle=bpr_in_loops),
+        *objective_checks(
+            SquaredLength,
+            oracle=squared_length_in_loops,
+            expected_failures={"sign": "a length does not change with the angle to a positive"},
+        ),
+    ]
+)
+def test_the_objectives(check: Check) -> None:
+    check()
+
+
+def with_items(encoded: list[kt.Encoded]) -> list[kt.Encoded]:
+    """Add what LightGCN's streams hold: view 1 as the chosen items, and items that are no row of any batch."""
+    chosen = kt.Encoded(encoded[1].rows, encoded[1].ids, encoded[1].copies)
+    assert chosen.rows is not None
+    drawn = replace(chosen, rows=-chosen.rows, ids=chosen.ids + 1000)
+    more = {"positives": chosen, "negatives": drawn, "initial": chosen}
+    return [replace(view, streams={**view.streams, **more}) for view in encoded]
+
+
+@parametrize_with_checks(
+    [
+        *sampler_checks(Clicks, dress=with_items),
+        *sampler_checks(
+            Ranking,
+            dress=with_items,
+            expected_failures={
+                name: "its negatives are items that were drawn, no rows of a batch"
+                for name in ("starts-empty", "any-batch-size")
+            },
+        ),
+    ]
+)
+def test_the_samplers(check: Check) -> None:
+    check()
+
+
+def test_the_generated_set_is_the_same_every_time() -> None:
+    first, second = blocks(), blocks()
+    assert all(torch.equal(first[part], second[part]) for part in ("train", "valid", "test"))
