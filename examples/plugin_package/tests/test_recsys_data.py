@@ -1,5 +1,5 @@
 """Files, graphs, negatives and views."""
-# ruff: noqa: D1 - a test's name says what it shows
+# ruff: noqa: D103
 
 import copy
 import gzip

@@ -1,5 +1,5 @@
 """The losses against the formulas in plain loops, the queue of items, and the metrics."""
-# ruff: noqa: D1 - a test's name says what it shows
+# ruff: noqa: D103
 
 import math
 from pathlib import Path
@@ -195,9 +195,7 @@ def test_recall_and_ndcg_of_a_ranking_done_by_hand() -> None:
     top = recommended(user_rows, item_rows, users, known, k=4)
     assert recall(top, users, held_out) == pytest.approx(1.0)
     best = 1 + 1 / math.log2(3) + 1 / 2
-    assert ndcg(top, users, held_out) == pytest.approx(
-        ((1 + 1 / 2 + 1 / math.log2(5)) / best + 1 / math.log2(5)) / 2
-    )
+    assert ndcg(top, users, held_out) == pytest.approx(((1 + 1 / 2 + 1 / math.log2(5)) / best + 1 / math.log2(5)) / 2)
     with pytest.raises(kt.InvalidValueError, match=r"`k` must be in 1\.\.5"):
         recommended(user_rows, item_rows, users, known, k=6)
 

@@ -1,7 +1,7 @@
 """Train LightGCN and SGL over several seeds, and print recall and nDCG at 20 with mean and spread.
 
-    python -m kontrast_recsys                                           # the generated set
-    python -m kontrast_recsys --root data/recsys --dataset lastfm       # data/recsys/lastfm-train.txt.gz and so on
+python -m kontrast_recsys                                           # the generated set
+python -m kontrast_recsys --root data/recsys --dataset lastfm       # data/recsys/lastfm-train.txt.gz and so on
 """
 
 import argparse
@@ -29,11 +29,15 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seeds", type=int, default=3, help="how many: 0, 1, 2 and so on")
     parser.add_argument("--methods", nargs="+", choices=sorted(METHODS), default=sorted(METHODS))
-    parser.add_argument("--batch-size", type=int, default=2048)
+    parser.add_argument("--batch-size", type=int, help="2048, as in the papers, or 128 on the generated set")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--contrast-weight", type=float, default=0.1, help="SGL's; the paper chooses it per data set")
+    parser.add_argument("--held-out", choices=["test", "valid"], default="test", help="valid: to choose settings on")
     asked = parser.parse_args()
-    data = load("blocks" if asked.dataset == "blocks" else asked.root / asked.dataset)
-    batch_size = min(asked.batch_size, len(data.train))
+    generated = asked.dataset == "blocks"
+    data = load("blocks" if generated else asked.root / asked.dataset, asked.held_out)
+    batch_size = asked.batch_size or (128 if generated else 2048)
+    options = {"lightgcn": {}, "sgl": {"contrast_weight": asked.contrast_weight}}
     for name in asked.methods:
         found = []
         for seed in range(asked.seeds):
@@ -41,7 +45,7 @@ def main() -> None:
             began = time.monotonic()
             encoder = LightGCN(**data.about)
             run = kt.Run(
-                METHODS[name](encoder),
+                METHODS[name](encoder, **options[name]),
                 data.train,
                 augmenter=SGLViews(),
                 epochs=asked.epochs,

@@ -61,8 +61,7 @@ def read(path: Path) -> Tensor:
         InvalidValueError: if a line is something else; names file and line.
     """
     pairs: dict[tuple[int, int], None] = {}
-    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
-    with opened as lines:
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
         for number, line in enumerate(lines, start=1):
             words = line.split()
             if not all(word.isascii() and word.isdigit() for word in words):

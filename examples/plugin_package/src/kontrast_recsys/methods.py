@@ -27,9 +27,7 @@ def lightgcn(encoder: kt.Encoder, *, l2: float = 1e-4) -> kt.Method:
     )
 
 
-def sgl(
-    encoder: kt.Encoder, *, temperature: float = 0.2, contrast_weight: float = 0.1, l2: float = 1e-4
-) -> kt.Method:
+def sgl(encoder: kt.Encoder, *, temperature: float = 0.2, contrast_weight: float = 0.1, l2: float = 1e-4) -> kt.Method:
     """Return SGL with edge dropping: LightGCN, and two graphs that lack edges agree on every user and item.
 
     Args:

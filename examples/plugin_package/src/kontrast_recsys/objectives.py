@@ -3,6 +3,8 @@
 Shapes: A anchors, C candidates, D embedding size.
 """
 
+import torch
+
 import kontrast as kt
 from kontrast.plugins.objectives import SoftTriplet
 
@@ -35,4 +37,6 @@ class SquaredLength(kt.Objective):
         Args:
             pairs: anchors [A, D]; the candidates are not read.
         """
-        return kt.Loss.over_rows(pairs.anchors.square().sum(1) / 2)
+        anchors = pairs.anchors
+        anchors = anchors.to(torch.promote_types(anchors.dtype, torch.float32))  # half-precision squares are coarse
+        return kt.Loss.over_rows(anchors.square().sum(1) / 2)

@@ -68,9 +68,10 @@ class Ranking(kt.PairSampler):
 class AllEntities(kt.Wrapper):
     """Add the contrast of two graphs: a node of view 1 against all nodes of its kind in view 2.
 
-    Makes two further Pairs, `all-users` and `all-items`: the batch's users, or chosen items, of one graph against all users, or
-    all items, of the other; a node's other copy is its positive. All nodes are embedded on every process, so nothing is
-    gathered. The rows are scaled to length 1 here: the method's similarity is the dot product that `inner` wants.
+    Makes two further Pairs, `all-users` and `all-items`: the batch's users, or chosen items, of one graph against all
+    users, or all items, of the other; a node's other copy is its positive. All nodes are embedded on every process, so
+    nothing is gathered. The rows are scaled to length 1 here: the method's similarity is the dot product that `inner`
+    wants.
 
     Args:
         inner: the sampler whose pairs are added to.

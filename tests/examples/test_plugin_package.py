@@ -1,0 +1,105 @@
+"""`examples/plugin_package` installed as a third party's package is, and used from the command line.
+
+It is copied first, as its README says to, so that building it leaves nothing in this repository.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent.parent / "examples" / "plugin_package"
+TORCHRUN = ("-P", "-m", "torch.distributed.run", "--nproc-per-node", "2")
+
+
+class Installed:
+    """The package in a folder of its own."""
+
+    def __init__(self, source: Path, site: Path) -> None:
+        self.source = source
+        self.site = site
+
+    def python(self, *arguments: str, folder: Path) -> str:
+        environment = {**os.environ, "PYTHONPATH": str(self.site), "OMP_NUM_THREADS": "1"}
+        command = (sys.executable, *arguments)
+        result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, result.stderr + result.stdout
+        return result.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    folder = tmp_path_factory.mktemp("package")
+    source, site = folder / "copy", folder / "site"
+    shutil.copytree(PACKAGE, source, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__", ".*"))
+    offline = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--quiet")
+    pip = (sys.executable, "-m", "pip", "install", *offline, "--target", str(site), str(source))
+    result = subprocess.run(pip, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    return Installed(source, site)
+
+
+def _losses(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_it_is_listed_with_all_that_it_provides(installed: Installed, tmp_path: Path) -> None:
+    found = installed.python("-P", "-m", "kontrast", "plugins", "--json", folder=tmp_path)
+    (plugin,) = [entry for entry in json.loads(found) if entry["name"] == "recsys"]
+    assert (plugin["distribution"], plugin["state"]) == ("kontrast-recsys", "loaded")
+    methods = installed.python("-P", "-m", "kontrast", "list", "methods", folder=tmp_path)
+    for name in ("clrec", "lightgcn", "sgl"):
+        (line,) = [line for line in methods.splitlines() if name in line.split()]
+        assert line.endswith("kontrast-recsys 0.1.0")
+
+
+def test_listing_it_imports_no_torch(installed: Installed, tmp_path: Path) -> None:
+    code = "import sys, kontrast as kt; kt.get_record(kt.MethodRecord, 'sgl'); print('torch' in sys.modules)"
+    assert installed.python("-P", "-c", code, folder=tmp_path) == "False\n"
+
+
+def test_two_processes_have_the_losses_of_one(installed: Installed, tmp_path: Path) -> None:
+    # 1120 interactions and an odd batch: the last one of an epoch, and one part of each, are uneven.
+    options = ("train", "sgl", "--adapter", "recsys", "--epochs", "2", "--batch_size", "333", "--drop_last", "false")
+    options += ("--optimizer.weight_decay", "0", "--optimizer.learning_rate", "0.01", "--encoder.size", "16")
+    one = installed.python("-P", "-m", "kontrast", *options, "--out", "one", folder=tmp_path)
+    two = installed.python(*TORCHRUN, "-m", "kontrast", *options, "--out", "two", folder=tmp_path)
+    assert one.splitlines()[-1].startswith("loss ")
+    assert two.count("in the last epoch") == 1
+    single, double = _losses(tmp_path / "one"), _losses(tmp_path / "two")
+    assert len(single) == len(double) == 8
+    for ours, theirs in zip(single, double, strict=True):
+        for name in ("loss", "ranking/loss", "lengths/loss", "all-users/loss", "all-items/loss"):
+            assert theirs[name] == pytest.approx(ours[name], rel=1e-4), (ours["step"], name)
+    assert single[-1]["loss"] < single[0]["loss"]
+
+
+def test_clrec_trains_from_the_command_line_and_resumes(installed: Installed, tmp_path: Path) -> None:
+    options = ("train", "clrec", "--adapter", "recsys", "--encoder.num_layers", "0", "--epochs", "2", "--out", "run")
+    options += ("--batch_size", "200", "--method.queue_size", "300", "--resume", "auto")
+    installed.python("-P", "-m", "kontrast", *options, folder=tmp_path)
+    whole = _losses(tmp_path / "run")
+    newest = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1]
+    newest.unlink()
+    installed.python("-P", "-m", "kontrast", *options, folder=tmp_path)  # the second epoch once more
+    again = _losses(tmp_path / "run")
+    assert [row["loss"] for row in again] == [row["loss"] for row in whole]
+
+
+def test_its_script_compares_the_methods(installed: Installed, tmp_path: Path) -> None:
+    output = installed.python("-P", "-m", "kontrast_recsys", "--epochs", "3", "--seeds", "2", folder=tmp_path)
+    lines = output.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        [method, word] for method in ("lightgcn", "sgl") for word in ("seed", "seed", "mean")
+    ]
+
+
+def test_its_own_tests_pass_where_it_is_installed(installed: Installed, tmp_path: Path) -> None:
+    output = installed.python("-m", "pytest", "-q", str(installed.source / "tests"), folder=tmp_path)
+    assert " passed" in output
+    assert " failed" not in output
