@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .block import Block, join
+from .block import Block, join, key
 
 __all__ = ["Listed", "listed", "listed_positives"]
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A block's relation as two lists; whatever is in neither is a negative.
+    """A block's relation as two lists; whatever is in neither, and in the same scope, is a negative.
 
     Args:
         positives: (anchor [P], candidate [P]), in order of anchors.
@@ -36,9 +36,10 @@ def _few(block: Block) -> int:
 
 
 def listed(block: Block) -> Listed | None:
-    """Return the lists, or None where they are long or the block has a scope or an index."""
+    """Return the lists, within scopes; None where they are long, the block has an index, or its scopes two sides."""
     ours, theirs = block.anchor_keys, block.candidate_keys
-    if block.index is not None or (ours.scope is not None and theirs.scope is not None):
+    scope = ours.scope if block.mirrored else None
+    if block.index is not None or (scope is None and ours.scope is not None and theirs.scope is not None):
         return None
     nothing = torch.zeros(0, dtype=torch.int64, device=block.anchors.device)
     positives = nothing, nothing
@@ -48,7 +49,11 @@ def listed(block: Block) -> Listed | None:
         first, second = getattr(ours, name), getattr(theirs, name)
         if first is None or second is None or any(first is a and second is c for a, c in read):
             continue
-        pairs = join(first, second, _few(block))
+        if scope is None:
+            pairs = join(first, second, _few(block))
+        else:
+            within = key(scope, first)
+            pairs = join(within, within, _few(block))
         if pairs is None:
             return None
         for a, c in read:  # what an earlier key has singled out is listed already

@@ -14,6 +14,7 @@ from .block import Block
 from .errors import InvalidValueError
 from .exponentials import Exponentials
 from .finite import check_finite
+from .grouped import GroupSums, grouped_log_sums
 from .listing import listed, listed_positives
 from .pairs import Pairs
 from .precision import full_precision
@@ -144,32 +145,43 @@ def _block(
     similarity = pairs.similarity
     weighted = block.log_weights is not None or bool(block.rules)
     plain = similarity.factors and type(similarity).transform is Similarity.transform and not weighted
-    found = listed(block) if plain and block.negatives else None
-    slots = listed_positives(block) if found is None else found.positives
     a, c = prepared.anchors(block), prepared.candidates(block)
+    mirrored = block.mirrored and a is c
+    scope = None if block.candidate_keys.scope is None else block.anchor_keys.scope
+    found = listed(block) if plain and block.negatives and (mirrored or scope is None) else None
+    slots = listed_positives(block) if found is None else found.positives
     walked = tuple[Tensor, ...]()
     if found is None and (block.negatives or slots is None):
         measure = _Logits(inverse_temperature, (*powers, 0.0) if weighted else powers, positives=slots is None)
         walked = prepared.walk(block).measured(measure)
 
+    grouped: GroupSums | None = None
+    if found is not None:
+        bound = similarity.bound if isinstance(similarity.bound, float) else None
+        spec = Exponentials(a, None if mirrored else c, inverse_temperature, powers, found.excepted, bound)
+        excepted = torch.bincount(found.excepted[0], minlength=len(a))
+        if scope is None:
+            sums, negatives = spec.log_sums().unbind(0), len(c) - excepted
+        else:
+            grouped = grouped_log_sums(spec, scope, found.positives)
+            sums, negatives = grouped.log_sums.unbind(0), grouped.others - excepted
+
     if slots is None:
         logits = None
         count, total, positive = walked[-3:]
     else:
-        logits = listed_logits(prepared, block, slots, inverse_temperature)
+        if grouped is None or grouped.positives is None:
+            logits = listed_logits(prepared, block, slots, inverse_temperature)
+        else:  # they were in the groups' products
+            logits = slots[0], grouped.positives
         count = torch.bincount(logits[0], minlength=len(a))
         total = logits[1].new_zeros(len(a)).index_add(0, logits[0], logits[1])
         positive = _scattered_log_sum_exp(logits[1], logits[0], len(a))
 
-    if found is not None:
-        bound = similarity.bound if isinstance(similarity.bound, float) else None
-        others = None if block.mirrored and a is c else c
-        sums = Exponentials(a, others, inverse_temperature, powers, found.excepted, bound).log_sums().unbind(0)
-        negatives = len(c) - torch.bincount(found.excepted[0], minlength=len(a))
-    elif walked:
+    if found is None and walked:
         negatives, *rest = walked[: 1 + len(powers)]
         sums = tuple(rest)
-    else:
+    elif found is None:
         negatives, sums = torch.zeros_like(count), (torch.full_like(total, -torch.inf),) * len(powers)
     weight = walked[1 + len(powers)] if walked and weighted else negatives.to(total.dtype).log()
     return _Measured(block, logits, _Sums(count, negatives, total, positive, tuple(sums), weight))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .block import Block, Keys
 
-__all__ = ["Tile", "tiles"]
+__all__ = ["Tile", "groups_of", "tiles"]
 
 
 class Tile(ABC):
@@ -226,8 +226,8 @@ def tiles(block: Block, entries: int) -> Iterator[Tile]:
 
 
 def _grouped(ours: Tensor, theirs: Tensor, entries: int) -> Iterator[Tile]:
-    order_a, values_a, start_a, count_a = _groups(ours)
-    order_c, values_c, start_c, count_c = _groups(theirs)
+    order_a, values_a, start_a, count_a = groups_of(ours)
+    order_c, values_c, start_c, count_c = groups_of(theirs)
     at = torch.searchsorted(values_c, values_a).clamp(max=max(len(values_c) - 1, 0))
     if not len(values_c):
         return
@@ -249,7 +249,7 @@ def _grouped(ours: Tensor, theirs: Tensor, entries: int) -> Iterator[Tile]:
                     yield _Grouped(members, others)
 
 
-def _groups(scope: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def groups_of(scope: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return (order of the rows by scope, the scopes, where each begins in the order, its rows); -1 is left out."""
     ordered, order = scope.sort(stable=True)
     values, counts = torch.unique_consecutive(ordered, return_counts=True)

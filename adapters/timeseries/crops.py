@@ -19,7 +19,7 @@ class OverlappingCrops(kt.Augmenter):
     """Two crops of every series that overlap; `coords` say which time step each step was.
 
     The lengths are drawn once for a batch, the same on every process, so that a crop is one tensor; where it lies is
-    drawn for each series. The first crop ends where the shared stretch does, the second begins where it begins.
+    drawn for each series, within what it holds. The first crop ends where the shared stretch does, the second begins where it begins.
 
     Args:
         min_overlap: least length of the shared stretch, in time steps, >= 2.
@@ -55,9 +55,14 @@ class OverlappingCrops(kt.Augmenter):
         left = between(0, steps - shared)
         right = left + shared
         begin, end = between(0, left), between(right, steps)
-        # The outer window [begin, end) is shifted for each series, to anywhere that it fits.
-        room = steps - (end - begin)
-        shift = (draws.uniform(batch.ids, 1, stream=SHIFT)[:, 0].double() * (room + 1)).long() - begin
+        # Both crops are shifted for each series: to anywhere that they fit, and where a series has ended before, so
+        # that it still holds the shared stretch; what a crop then reads beyond it is missing.
+        there = ~series.isnan().any(2)
+        length = (there * torch.arange(1, steps + 1, device=series.device)).amax(1)
+        high = (length - shared).clamp(min=0, max=steps - (end - left))
+        low = high.clamp(max=left - begin)
+        number = draws.uniform(batch.ids, 1, stream=SHIFT)[:, 0].double()
+        shift = low + (number * (high - low + 1)).long() - left
         return [
             self._crop(batch, draws, view, shift, first, last)
             for view, (first, last) in enumerate(((begin, right), (left, end)))
@@ -66,7 +71,10 @@ class OverlappingCrops(kt.Augmenter):
     def _crop(self, batch: kt.Batch, draws: kt.Draws, view: int, shift: Tensor, first: int, last: int) -> kt.View:
         coords = shift[:, None] + torch.arange(first, last, device=shift.device)
         rows = torch.arange(len(coords), device=coords.device)[:, None]
+        steps = batch.inputs.shape[1]
+        crop = batch.inputs[rows, coords.clamp(0, steps - 1)]
+        crop = crop.masked_fill(((coords < 0) | (coords >= steps))[:, :, None], torch.nan)
         masked = None
         if self.mask_ratio:
             masked = draws.uniform(batch.ids, last - first, view=view, stream=HIDDEN) < self.mask_ratio
-        return replace(kt.View.of(batch, batch.inputs[rows, coords]), coords=coords, masked=masked)
+        return replace(kt.View.of(batch, crop), coords=coords, masked=masked)

@@ -65,7 +65,18 @@ def test_listing_it_imports_no_torch(installed: Installed, tmp_path: Path) -> No
 
 def test_two_processes_have_the_losses_of_one(installed: Installed, tmp_path: Path) -> None:
     # 1120 interactions and an odd batch: the last one of an epoch, and one part of each, are uneven.
-    options = ("train", "sgl", "--adapter", "recsys", "--epochs", "2", "--batch_size", "333", "--drop_last", "false")
+    options: tuple[str, ...] = (
+        "train",
+        "sgl",
+        "--adapter",
+        "recsys",
+        "--epochs",
+        "2",
+        "--batch_size",
+        "333",
+        "--drop_last",
+        "false",
+    )
     options += ("--optimizer.weight_decay", "0", "--optimizer.learning_rate", "0.01", "--encoder.size", "16")
     one = installed.python("-P", "-m", "kontrast", *options, "--out", "one", folder=tmp_path)
     two = installed.python(*TORCHRUN, "-m", "kontrast", *options, "--out", "two", folder=tmp_path)
@@ -80,7 +91,18 @@ def test_two_processes_have_the_losses_of_one(installed: Installed, tmp_path: Pa
 
 
 def test_clrec_trains_from_the_command_line_and_resumes(installed: Installed, tmp_path: Path) -> None:
-    options = ("train", "clrec", "--adapter", "recsys", "--encoder.num_layers", "0", "--epochs", "2", "--out", "run")
+    options: tuple[str, ...] = (
+        "train",
+        "clrec",
+        "--adapter",
+        "recsys",
+        "--encoder.num_layers",
+        "0",
+        "--epochs",
+        "2",
+        "--out",
+        "run",
+    )
     options += ("--batch_size", "200", "--method.queue_size", "300", "--resume", "auto")
     installed.python("-P", "-m", "kontrast", *options, folder=tmp_path)
     whole = _losses(tmp_path / "run")

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 import kontrast as kt
-from kontrast.adapters import graph, vision
+from kontrast.adapters import graph, timeseries, vision
 
 FILE = Path(__file__).parent.parent / "golden" / "losses.json"
 SMALL = {
@@ -22,6 +22,7 @@ SMALL = {
     "infograph": {},
     "moco-v2": {"projection_size": 8, "queue_size": 40},
     "simclr": {"hidden_size": 16, "projection_size": 8},
+    "ts2vec": {},
     "vicreg": {"projection_size": 8},
 }
 
@@ -34,13 +35,18 @@ def curve(name: str) -> list[float]:
     factory = kt.get_record(kt.MethodRecord, name).load()
     torch.manual_seed(0)
     towers = ("image", "text") if name == "clip" else ()
-    if name in NODES:
-        encoders: list[kt.Encoder] = [graph.GIN(10, hidden_size=4, readout="mean")]
+    if name == "ts2vec":
+        encoders: list[kt.Encoder] = [timeseries.DilatedCNN(1, 6, hidden_size=4, depth=3, dropout=0.0)]
+    elif name in NODES:
+        encoders = [graph.GIN(10, hidden_size=4, readout="mean")]
     else:
         encoders = [vision.SmallCNN(in_channels=1, width=4) for _ in towers or ("",)]
     method: kt.Method = factory(*encoders, **SMALL[name]).double()
     views: kt.Augmenter = vision.AffineViews()
     data: kt.Data = kt.ArrayData(vision.load("digits").train.inputs[:80].double())
+    if name == "ts2vec":
+        waves = timeseries.load("waves").train
+        views, data = timeseries.OverlappingCrops(), kt.ArrayData(waves.inputs[:80].double())
     if name in NODES:
         views, data = graph.grace_views(), _graphs()
     losses: list[float] = []

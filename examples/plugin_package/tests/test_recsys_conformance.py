@@ -1,5 +1,6 @@
 """Everything this package registers, held to kontrast's conformance kit."""
 # ruff: noqa: D103
+# pyright: reportMissingImports=false
 
 import math
 from collections.abc import Callable

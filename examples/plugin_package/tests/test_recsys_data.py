@@ -1,5 +1,6 @@
 """Files, graphs, negatives and views."""
 # ruff: noqa: D103
+# pyright: reportMissingImports=false
 
 import copy
 import gzip

@@ -1,5 +1,6 @@
 """The losses against the formulas in plain loops, the queue of items, and the metrics."""
 # ruff: noqa: D103
+# pyright: reportMissingImports=false
 
 import math
 from pathlib import Path
@@ -27,7 +28,8 @@ def encoder(**options: Any) -> LightGCN:
 
 
 def views() -> list[kt.View]:
-    return SGLViews(0.2)(DATA.train.batch(INDICES), kt.Draws(7))
+    made: list[kt.View] = SGLViews(0.2)(DATA.train.batch(INDICES), kt.Draws(7))
+    return made
 
 
 def embed_in_loops(model: LightGCN, graph: Graph) -> tuple[list[list[float]], list[list[float]]]:

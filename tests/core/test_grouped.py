@@ -1,0 +1,105 @@
+"""Groups of rows by scope, the engine's fast way, against plain loops over pairs.
+
+Shapes: M rows, D embedding size.
+"""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+import kontrast as kt
+from kontrast import grouped
+from kontrast.block import Block, Keys
+from kontrast.pairs import Pairs
+
+SCOPES = {
+    "equal groups": [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3],
+    "mixed up": [2, 0, 1, 2, 1, 0, 0, 1, 2, 3, 3, 3],
+    "unequal": [5, 5, 5, 5, 5, 1, 1, 2, 7, 7, 7, 7],
+    "some compared with nothing": [0, -1, 0, 1, 1, -1, 0, 1, 1, 4, -1, 4],
+    "one": [3] * 12,
+    "nothing": [-1] * 12,
+}
+
+
+def scene(scope: list[int], alias: bool = False) -> Pairs:
+    generator = torch.Generator().manual_seed(len(set(scope)))
+    rows = torch.randn(12, 4, dtype=torch.float64, generator=generator).requires_grad_()
+    own = torch.arange(12)
+    keys = Keys(torch.tensor(scope), own, own % 5, own % 2 if alias else None)
+    return Pairs((Block(rows, rows, keys, keys),), kt.Dot())
+
+
+def oracle(pairs: Pairs, temperature: float, hardness: float) -> list[tuple[int, int, float, float]]:
+    """Return (positives, negatives, log-sum of positives, of the negatives) of every row."""
+    block = pairs.blocks[0]
+    keys = block.anchor_keys
+    assert keys.scope is not None
+    assert keys.match is not None
+    result = []
+    for i in range(12):
+        positive, negative = [], []
+        for j in range(12):
+            if i == j or keys.scope[i] != keys.scope[j] or keys.scope[i] == -1:
+                continue
+            logit = float((block.anchors[i] @ block.anchors[j]).detach()) / temperature
+            if keys.match[i] == keys.match[j]:
+                positive.append(logit)
+            elif keys.alias is None or keys.alias[i] != keys.alias[j]:
+                negative.append(logit)
+        total = sum(math.exp(x) for x in negative)
+        if hardness and negative:
+            weight = sum(math.exp(hardness * x) for x in negative)
+            total = len(negative) * sum(math.exp((1 + hardness) * x) for x in negative) / weight
+        of_positives = sum(math.exp(x) for x in positive)
+        logs = [math.log(x) if x else -math.inf for x in (of_positives, total)]
+        result.append((len(positive), len(negative), *logs))
+    return result
+
+
+def value(pairs: Pairs, temperature: float) -> Tensor:
+    rows = kt.row_statistics(pairs, temperature=temperature)
+    return torch.where(rows.logsumexp > -torch.inf, rows.logsumexp, 0.0).square().sum() + rows.positive_mean.sum()
+
+
+@pytest.mark.parametrize("stacked", [1 << 18, 4], ids=["stacked", "one by one"])
+@pytest.mark.parametrize("hardness", [0.0, 1.0, 0.7])
+@pytest.mark.parametrize("alias", [False, True])
+@pytest.mark.parametrize("name", SCOPES)
+def test_statistics_of_scopes(
+    name: str, alias: bool, hardness: float, stacked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(grouped.STACKED, "cpu", stacked)
+    monkeypatch.setitem(grouped.ENTRIES, "cpu", 20)  # two groups of three in a stack
+    pairs = replace(scene(SCOPES[name], alias), hardness=hardness)
+    rows = kt.row_statistics(pairs, temperature=0.7)
+    expected = oracle(pairs, 0.7, hardness)
+    assert rows.positive_count.tolist() == [row[0] for row in expected]
+    assert rows.negative_count.tolist() == [row[1] for row in expected]
+    assert rows.positive_logsumexp.tolist() == pytest.approx([row[2] for row in expected], rel=1e-12)
+    assert rows.negative_logsumexp.tolist() == pytest.approx([row[3] for row in expected], rel=1e-12)
+
+
+@pytest.mark.parametrize("stacked", [1 << 18, 4], ids=["stacked", "one by one"])
+@pytest.mark.parametrize("name", ["mixed up", "unequal", "some compared with nothing"])
+def test_gradient_of_scopes(name: str, stacked: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(grouped.STACKED, "cpu", stacked)
+    pairs = replace(scene(SCOPES[name]), hardness=0.5)
+    block = pairs.blocks[0]
+
+    def of(rows: Tensor) -> Tensor:
+        return value(replace(pairs, blocks=(replace(block, anchors=rows, candidates=rows),)), 0.7)
+
+    assert torch.autograd.gradcheck(of, block.anchors)
+
+
+def test_what_is_not_finite_is_said() -> None:
+    pairs = scene(SCOPES["equal groups"])
+    block = pairs.blocks[0]
+    rows = block.anchors.detach().clone()
+    rows[4, 1] = torch.nan
+    with pytest.raises(kt.NonFiniteLossError):
+        kt.row_statistics(replace(pairs, blocks=(replace(block, anchors=rows, candidates=rows),)))
