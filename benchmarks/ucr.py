@@ -62,7 +62,9 @@ def accuracies(splits: kt.Splits[kt.ArrayData], seed: int) -> tuple[float, float
 
 def nearest(splits: kt.Splits[kt.ArrayData]) -> float:
     """Return the accuracy of the nearest training series by Euclidean distance, in percent."""
-    train, test = (part.inputs.nan_to_num(0.0).flatten(1) for part in (splits.train, splits.test))
+    parts = [part.inputs.nan_to_num(0.0) for part in (splits.train, splits.test)]
+    longest = max(part.shape[1] for part in parts)
+    train, test = (torch.nn.functional.pad(part, (0, 0, 0, longest - part.shape[1])).flatten(1) for part in parts)
     assert splits.train.labels is not None
     assert splits.test.labels is not None
     found = splits.train.labels[torch.cdist(test, train).argmin(1)]

@@ -19,7 +19,8 @@ class OverlappingCrops(kt.Augmenter):
     """Two crops of every series that overlap; `coords` say which time step each step was.
 
     The lengths are drawn once for a batch, the same on every process, so that a crop is one tensor; where it lies is
-    drawn for each series, within what it holds. The first crop ends where the shared stretch does, the second begins where it begins.
+    drawn for each series, within what it holds. The first crop ends where the shared stretch does, the second begins
+    where it begins.
 
     Args:
         min_overlap: least length of the shared stretch, in time steps, >= 2.

@@ -120,7 +120,7 @@ def standardized(splits: kt.Splits[kt.ArrayData]) -> kt.Splits[kt.ArrayData]:
 
 
 def _padded(values: Sequence[Any]) -> Tensor:
-    parts = [torch.as_tensor(np.asarray(part, dtype=np.float32)) for part in values]
+    parts = [torch.from_numpy(np.array(part, dtype=np.float32)) for part in values]
     if not parts:
         raise kt.InvalidValueError("a data set must hold at least one series, got none")
     parts = [part[:, None] if part.ndim == 1 else part for part in parts]

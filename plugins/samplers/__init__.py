@@ -1,4 +1,4 @@
-"""Samplers beyond the core's: neighbours, a guide, elements against samples, scales of time, what a batch is made of."""
+"""Samplers beyond the core's: neighbours, a guide, elements in samples, scales of time, what a batch is made of."""
 
 from kontrast.plugins.samplers.composition import NoDuplicates, PerClass, SameGroup
 from kontrast.plugins.samplers.guided import GuidedNegatives

@@ -4,6 +4,7 @@ Shapes: B series, T time steps, C channels.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ def test_the_archives_sets() -> None:
     train, test = (part.inputs.flatten(1) for part in (splits.train, splits.test))
     assert splits.train.labels is not None
     found = splits.train.labels[torch.cdist(test, train).argmin(1)]
+    assert splits.test.labels is not None
     assert (found != splits.test.labels).double().mean() == pytest.approx(0.120)  # as the archive's README says
 
 
@@ -280,7 +282,7 @@ def test_crops_of_a_short_series_hold_some_of_it() -> None:
 
 # --- encoders
 
-ENCODERS = {
+ENCODERS: dict[str, Callable[[], timeseries.SeriesEncoder]] = {
     "cnn": lambda: timeseries.DilatedCNN(2, 12, hidden_size=6, depth=4),
     "transformer": lambda: timeseries.SeriesTransformer(2, 16, num_layers=2, heads=2),
     "inception": lambda: timeseries.InceptionTime(2, filters=4, depth=3),

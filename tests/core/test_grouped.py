@@ -55,8 +55,8 @@ def oracle(pairs: Pairs, temperature: float, hardness: float) -> list[tuple[int,
             weight = sum(math.exp(hardness * x) for x in negative)
             total = len(negative) * sum(math.exp((1 + hardness) * x) for x in negative) / weight
         of_positives = sum(math.exp(x) for x in positive)
-        logs = [math.log(x) if x else -math.inf for x in (of_positives, total)]
-        result.append((len(positive), len(negative), *logs))
+        first, second = (math.log(x) if x else -math.inf for x in (of_positives, total))
+        result.append((len(positive), len(negative), first, second))
     return result
 
 
