@@ -16,6 +16,7 @@ def kontrast_methods() -> list[MethodRecord]:
             "arXiv:2006.07733",
         ),
         MethodRecord("clip", f"{home}.clip:clip", "An image finds its text, a text its image", "arXiv:2103.00020"),
+        MethodRecord("cpc", f"{home}.cpc:cpc", "The past predicts the latents of later steps", "arXiv:1807.03748"),
         MethodRecord(
             "gcc",
             f"{home}.gcc:gcc",

@@ -28,7 +28,19 @@ def test_list_names_everything_without_torch() -> None:
     assert lines[-1] == "False"
     assert lines[0].split() == ["kind", "name", "what", "it", "does", "provided", "by"]
     names = [line.split()[1] for line in lines if line.startswith("method")]
-    assert names == ["byol", "clip", "gcc", "grace", "graphcl", "infograph", "moco-v2", "simclr", "ts2vec", "vicreg"]
+    assert names == [
+        "byol",
+        "clip",
+        "cpc",
+        "gcc",
+        "grace",
+        "graphcl",
+        "infograph",
+        "moco-v2",
+        "simclr",
+        "ts2vec",
+        "vicreg",
+    ]
     assert result.stderr == ""
 
 

@@ -16,6 +16,7 @@ FILE = Path(__file__).parent.parent / "golden" / "losses.json"
 SMALL = {
     "byol": {"hidden_size": 16, "projection_size": 8},
     "clip": {"projection_size": 8},
+    "cpc": {"hidden_size": 8, "steps": 3},
     "gcc": {"projection_size": 8, "queue_size": 40},
     "grace": {"projection_size": 8},
     "graphcl": {},
@@ -27,6 +28,7 @@ SMALL = {
 }
 
 
+SERIES = ("cpc", "ts2vec")
 NODES = ("grace", "infograph")  # methods that read elements, which images have none of
 
 
@@ -35,7 +37,7 @@ def curve(name: str) -> list[float]:
     factory = kt.get_record(kt.MethodRecord, name).load()
     torch.manual_seed(0)
     towers = ("image", "text") if name == "clip" else ()
-    if name == "ts2vec":
+    if name in SERIES:
         encoders: list[kt.Encoder] = [timeseries.DilatedCNN(1, 6, hidden_size=4, depth=3, dropout=0.0)]
     elif name in NODES:
         encoders = [graph.GIN(10, hidden_size=4, readout="mean")]
@@ -44,7 +46,7 @@ def curve(name: str) -> list[float]:
     method: kt.Method = factory(*encoders, **SMALL[name]).double()
     views: kt.Augmenter = vision.AffineViews()
     data: kt.Data = kt.ArrayData(vision.load("digits").train.inputs[:80].double())
-    if name == "ts2vec":
+    if name in SERIES:
         waves = timeseries.load("waves").train
         views, data = timeseries.OverlappingCrops(), kt.ArrayData(waves.inputs[:80].double())
     if name in NODES:
