@@ -157,7 +157,7 @@ def _block(
 
     grouped: GroupSums | None = None
     if found is not None:
-        bound = similarity.bound if isinstance(similarity.bound, float) else None
+        bound = similarity.bound if isinstance(similarity.bound, float) else _greatest(a, c)
         spec = Exponentials(a, None if mirrored else c, inverse_temperature, powers, found.excepted, bound)
         excepted = torch.bincount(found.excepted[0], minlength=len(a))
         if scope is None:
@@ -217,6 +217,15 @@ class _Logits(Measure):
             logits = logits + tile.log_weights
         total = torch.where(positive, logits, 0.0).sum(-1)
         return (*negatives, positive.expand(shape).sum(-1), total, log_sum_exp(logits, positive))
+
+
+def _greatest(anchors: Tensor, candidates: Tensor) -> float | None:
+    """Return what no |product| of rows [A, D] and [C, D] passes, by their lengths; None on a GPU, which would wait."""
+    if anchors.device.type != "cpu" or not len(anchors) or not len(candidates):
+        return None
+    longest = [float(rows.detach().norm(dim=1).max()) for rows in (anchors, candidates)]
+    greatest = longest[0] * longest[1] * (1 + 1e-5)
+    return greatest if math.isfinite(greatest) else None
 
 
 def _scattered_log_sum_exp(logits: Tensor, row: Tensor, count: int) -> Tensor:
