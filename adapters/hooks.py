@@ -89,6 +89,7 @@ def kontrast_augmenters() -> list[AugmenterRecord]:
     paper = "arXiv:2010.13902"
     return [
         *_series_augmenters(),
+        AugmenterRecord("identity", "kontrast:Identity", "Unchanged copies, of any domain's samples"),
         AugmenterRecord(
             "graphcl-views", f"{home}:graphcl_views", "A graph and one of four augmentations of it", paper, **graphs
         ),

@@ -14,7 +14,7 @@ from .block import Block
 from .errors import InvalidValueError
 from .exponentials import Exponentials
 from .finite import check_finite
-from .grouped import GroupSums, grouped_log_sums
+from .grouped import grouped_log_sums
 from .listing import listed, listed_positives
 from .pairs import Pairs
 from .precision import full_precision
@@ -151,11 +151,7 @@ def _block(
     found = listed(block) if plain and block.negatives and (mirrored or scope is None) else None
     slots = listed_positives(block) if found is None else found.positives
     walked = tuple[Tensor, ...]()
-    if found is None and (block.negatives or slots is None):
-        measure = _Logits(inverse_temperature, (*powers, 0.0) if weighted else powers, positives=slots is None)
-        walked = prepared.walk(block).measured(measure)
-
-    grouped: GroupSums | None = None
+    in_groups: Tensor | None = None
     if found is not None:
         bound = similarity.bound if isinstance(similarity.bound, float) else _greatest(a, c)
         spec = Exponentials(a, None if mirrored else c, inverse_temperature, powers, found.excepted, bound)
@@ -165,24 +161,26 @@ def _block(
         else:
             grouped = grouped_log_sums(spec, scope, found.positives)
             sums, negatives = grouped.log_sums.unbind(0), grouped.others - excepted
+            in_groups = grouped.positives
+    elif block.negatives or slots is None:
+        measure = _Logits(inverse_temperature, (*powers, 0.0) if weighted else powers, positives=slots is None)
+        walked = prepared.walk(block).measured(measure)
+        negatives, sums = walked[0], walked[1 : 1 + len(powers)]
+    else:
+        negatives = torch.zeros(len(a), dtype=torch.int64, device=a.device)
+        sums = (a.new_full((len(a),), -torch.inf),) * len(powers)
 
     if slots is None:
         logits = None
         count, total, positive = walked[-3:]
     else:
-        if grouped is None or grouped.positives is None:
+        if in_groups is not None:  # they were among the groups' products
+            logits = slots[0], in_groups
+        else:
             logits = listed_logits(prepared, block, slots, inverse_temperature)
-        else:  # they were in the groups' products
-            logits = slots[0], grouped.positives
         count = torch.bincount(logits[0], minlength=len(a))
         total = logits[1].new_zeros(len(a)).index_add(0, logits[0], logits[1])
         positive = _scattered_log_sum_exp(logits[1], logits[0], len(a))
-
-    if found is None and walked:
-        negatives, *rest = walked[: 1 + len(powers)]
-        sums = tuple(rest)
-    elif found is None:
-        negatives, sums = torch.zeros_like(count), (torch.full_like(total, -torch.inf),) * len(powers)
     weight = walked[1 + len(powers)] if walked and weighted else negatives.to(total.dtype).log()
     return _Measured(block, logits, _Sums(count, negatives, total, positive, tuple(sums), weight))
 

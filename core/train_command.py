@@ -84,7 +84,8 @@ def train(given: list[str]) -> int:
     options = parse(names, factories)
     if names.wants != "help":
         # Sampler and objective as this method has them, its own options taken: what differs from that was asked for.
-        factories |= _own_parts(names, _probe(method_factory, **vars(options["method"])))
+        chosen = vars(options["method"]) if "method" in options else {}  # a method may have no options
+        factories |= _own_parts(names, _probe(method_factory, **chosen))
         options = parse(names, factories)
     parts: dict[str, dict[str, Any]] = {
         part: {name: value for name, value in vars(options[part]).items() if f"{part}.{name}" not in factories}

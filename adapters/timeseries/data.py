@@ -28,13 +28,11 @@ def series(values: Any, labels: Any = None, groups: Tensor | None = None) -> kt.
         InvalidValueError: names the first series of fewer than two steps, of other channels than the first, without
             any value, or with an infinite one; or says that labels are no integers.
     """
-    whole = values.float() if isinstance(values, Tensor) else None
-    if whole is None and isinstance(values, np.ndarray) and values.dtype != object:
+    if isinstance(values, Tensor) or (isinstance(values, np.ndarray) and values.dtype != object):
         whole = torch.as_tensor(values).float()
-    if whole is None:
-        whole = _padded(values)
-    elif whole.ndim == 2:
-        whole = whole[:, :, None]
+        whole = whole[:, :, None] if whole.ndim == 2 else whole
+    else:
+        whole = _padded(list(values))
     if whole.ndim != 3:
         raise kt.InvalidValueError(f"series must be [N, T] or [N, T, C], got {list(whole.shape)}")
     if whole.shape[1] < 2:

@@ -54,7 +54,7 @@ class FutureSteps(PairSampler):
         if negatives not in ("any", "sequence"):
             raise InvalidValueError(f"`negatives` must be any or sequence, got {negatives!r}")
         self.maps = nn.ModuleList(nn.Linear(context_size, latent_size, bias=False) for _ in range(steps))
-        self.negatives = negatives
+        self.context_size, self.latent_size, self.steps, self.negatives = context_size, latent_size, steps, negatives
 
     @property
     def gives(self) -> Gives:

@@ -142,6 +142,30 @@ def test_train_refuses_in_one_sentence(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ts2vec", "--adapter", "timeseries", "--encoder.depth", "1"],  # a method without options of its own
+        [
+            "cpc",
+            "--adapter",
+            "timeseries",
+            "--encoder.depth",
+            "1",
+            "--augmenter",
+            "identity",
+            "--augmenter.num_views",
+            "1",
+        ],
+        ["infograph", "--adapter", "graph", "--augmenter", "identity", "--augmenter.num_views", "1"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_methods_of_every_domain_train(arguments: list[str], tmp_path: Path) -> None:
+    assert main(["train", *arguments, "--batch_size", "60", "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "encoder.safetensors").is_file()
+
+
 def test_train_help_shows_every_parameter(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["train", "byol", "--help"])

@@ -118,7 +118,8 @@ def test_method(name: str) -> None:
 
 @pytest.mark.parametrize("name", kt.get_records(kt.AugmenterRecord))
 def test_augmenter(name: str) -> None:
-    check_augmenter(name)
+    home = kt.get_record(kt.AugmenterRecord, name).adapter
+    check_augmenter(name, data=None if home else kt.ArrayData(torch.randn(24, 5)))
 
 
 @pytest.mark.parametrize("name", kt.get_records(kt.EncoderRecord))
