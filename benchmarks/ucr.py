@@ -1,6 +1,6 @@
 """TS2Vec on UCR and UEA sets: test accuracy of the last iteration, mean and spread over seeds.
 
-    python benchmarks/ucr.py                                   # the sets of KONTRAST_DATA/ucr: an hour and a half
+    python benchmarks/ucr.py                                   # the sets of KONTRAST_DATA/ucr: some hours
     python benchmarks/ucr.py --root FOLDER --sets GunPoint ArrowHead   # sets as NAME_TRAIN.ts and NAME_TEST.ts
 
 The package aeon carries seven sets: `pip download aeon --no-deps`, unzip, `--root aeon/datasets/data`.

@@ -31,12 +31,12 @@ class GroupSums:
 
     Args:
         log_sums: log of the sum over each row's negatives of exp(power x logit), [P, M]; -inf where it has none.
-        others: rows in each row's group, itself included, int64 [M].
+        sizes: rows in each row's group, itself included, int64 [M]; 0 where it meets nothing.
         positives: the logits of the positives [P], read from the products; None where some were not made at once.
     """
 
     log_sums: Tensor
-    others: Tensor
+    sizes: Tensor
     positives: Tensor | None
 
 
@@ -50,16 +50,17 @@ def grouped_log_sums(spec: Exponentials, scope: Tensor, positives: tuple[Tensor,
     """
     rows = spec.anchors
     order, _, starts, counts = groups_of(scope)
-    sizes = counts.unique().tolist()
+    lengths = counts.unique().tolist()
+    sizes = torch.zeros_like(scope)
     powers = len(spec.powers)
-    if not sizes:
-        return GroupSums(rows.new_full((powers, len(rows)), -torch.inf), torch.zeros_like(scope), None)
+    if not lengths:
+        return GroupSums(rows.new_full((powers, len(rows)), -torch.inf), sizes, None)
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order), device=order.device)
     struck, read = _Entries.of(place, spec.excepted), _Entries.of(place, positives)
     device = rows.device.type
     parts, index, found = [], [], []
-    for n in sizes:
+    for n in lengths:
         first = starts[counts == n]
         width = 1 if n * n > STACKED[device] else max(1, ENTRIES[device] // (n * n))
         for begin in first.split(width):
@@ -76,14 +77,13 @@ def grouped_log_sums(spec: Exponentials, scope: Tensor, positives: tuple[Tensor,
                 parts.append(sums.flatten(1))
                 found.append((which, logits))
             index.append(own)
+            sizes[own] = n
     joined, owners = torch.cat(parts, 1), torch.cat(index)
-    others = torch.zeros_like(scope)
-    others[order] = torch.repeat_interleave(counts, counts) if len(owners) == len(order) else _sizes(scope)[order]
     log_sums = rows.new_full((powers, len(rows)), -torch.inf).index_copy(1, owners, joined)
     if len(found) < len(parts):
-        return GroupSums(log_sums, others, None)
+        return GroupSums(log_sums, sizes, None)
     which, values = (torch.cat(pieces) for pieces in zip(*found, strict=True))
-    return GroupSums(log_sums, others, torch.empty_like(values).index_copy(0, which, values))
+    return GroupSums(log_sums, sizes, torch.empty_like(values).index_copy(0, which, values))
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,6 @@ class _Entries:
         at = torch.arange(len(group), device=group.device) + (high - (high - low).cumsum(0))[group]
         row, column = self.first[at] - begin[group], self.second[at] - begin[group]
         return (group * n + row) * n + column, self.number[at]
-
-
-def _sizes(scope: Tensor) -> Tensor:
-    """Return how many rows share each row's scope; of -1 none."""
-    _, inverse, counts = scope.unique(return_inverse=True, return_counts=True)
-    return torch.where(scope == -1, 0, counts[inverse])
 
 
 def _rows(rows: Tensor, index: Tensor) -> Tensor:

@@ -160,7 +160,7 @@ def _block(
             sums, negatives = spec.log_sums().unbind(0), len(c) - excepted
         else:
             grouped = grouped_log_sums(spec, scope, found.positives)
-            sums, negatives = grouped.log_sums.unbind(0), grouped.others - excepted
+            sums, negatives = grouped.log_sums.unbind(0), grouped.sizes - excepted
             in_groups = grouped.positives
     elif block.negatives or slots is None:
         measure = _Logits(inverse_temperature, (*powers, 0.0) if weighted else powers, positives=slots is None)

@@ -57,7 +57,7 @@ class Edit:
         )
 
     def view(self, batch: kt.Batch) -> kt.View:
-        """Return the edited copy of a batch; its `coords` [kept nodes] are the nodes' rows in the unedited batch."""
+        """Return the edited copy of a batch; its `coords` are the kept nodes' numbers in their unedited graphs."""
         graphs: GraphBatch = batch.inputs
         x = graphs.x if self.x is None else self.x
         edges = graphs.edge_index

@@ -60,6 +60,10 @@ def from_frame(
         if column not in frame.columns:
             raise kt.UnknownNameError("column", column, [str(name) for name in frame.columns])
     parts, classes = [], []
+    if frame[series_id].isna().any():  # grouping would leave such rows out
+        raise kt.InvalidValueError(
+            f"`{series_id}` must say the series of every row, and is missing in some; drop these"
+        )
     for number, (name, rows) in enumerate(frame.groupby(series_id, sort=True)):
         stamps = rows[time]
         if not (stamps.is_monotonic_increasing and stamps.is_unique):
@@ -87,7 +91,7 @@ def windows(recording: Any, length: int, step: int | None = None, *, recording_i
         recording_id: the windows' group.
 
     Raises:
-        InvalidValueError: if the recording is shorter than a window.
+        InvalidValueError: if the recording is shorter than a window, or holds an infinite value.
     """
     values = torch.as_tensor(recording).float()
     values = values[:, None] if values.ndim == 1 else values
@@ -96,6 +100,12 @@ def windows(recording: Any, length: int, step: int | None = None, *, recording_i
         raise kt.InvalidValueError(f"`length` must be >= 2 and `step` >= 1, got {length} and {step}")
     if len(values) < length:
         raise kt.InvalidValueError(f"a recording must be as long as a window, {length}, got {len(values)} steps")
+    infinite = values.isinf().any(1)
+    if infinite.any():
+        raise kt.InvalidValueError(
+            f"values must be finite or NaN, got infinity in recording {recording_id} "
+            f"at step {int(infinite.nonzero()[0])}"
+        )
     cut = values.unfold(0, length, step).transpose(1, 2)
     return kt.ArrayData(cut, groups=torch.full((len(cut),), recording_id))
 
@@ -103,15 +113,19 @@ def windows(recording: Any, length: int, step: int | None = None, *, recording_i
 def standardized(splits: kt.Splits[kt.ArrayData]) -> kt.Splits[kt.ArrayData]:
     """Return the same data with mean 0 and standard deviation 1 of each channel over the training part.
 
-    Missing values are left out of both; a channel that is constant there is only shifted.
+    Missing values are left out of both; a channel that is constant there is only shifted, and one without any value
+    there stays as it is.
     """
-    train = splits.train.inputs
-    mean = train.nanmean((0, 1))
+    train = splits.train.inputs.double()
+    missing = train.isnan()
+    mean = train.nanmean((0, 1)).nan_to_num(0.0)
     std = (train - mean).square().nanmean((0, 1)).sqrt()
-    scale = torch.where(std > 0, std, 1.0)
+    # Not by `std > 0`, which rounding can make so.
+    varies = train.masked_fill(missing, -torch.inf).amax((0, 1)) > train.masked_fill(missing, torch.inf).amin((0, 1))
+    scale = torch.where(varies, std, 1.0)
 
     def moved(data: kt.ArrayData) -> kt.ArrayData:
-        return kt.ArrayData((data.inputs - mean) / scale, data.labels, data.groups)
+        return kt.ArrayData(((data.inputs - mean) / scale).float(), data.labels, data.groups)
 
     held_out = None if splits.held_out is None else moved(splits.held_out)
     return kt.Splits(moved(splits.train), held_out, splits.about)

@@ -3,6 +3,7 @@
 Shapes: N series, T time steps, C channels.
 """
 
+import math
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ def load(source: str | Path, root: str | Path | None = None) -> kt.Splits[kt.Arr
     Args:
         source: `"waves"`, a small generated set; an `.npz` file (`X_train`, `y_train`, `X_test`, `y_test`, as the UCR
             sets come, or `series` and `labels`); a `.ts` or `.tsv` file; or the name of a set whose
-            `NAME_TRAIN` and `NAME_TEST` files stand in `root` or in `root/NAME`.
+            `NAME_TRAIN` and `NAME_TEST` files stand in `root` or in `root/NAME`. The numbers that a `.ts` file of a
+            regression gives as targets are left out.
         root: a folder of data sets.
 
     Raises:
@@ -62,12 +64,15 @@ def _npz(path: Path) -> kt.Splits[kt.ArrayData]:
         if not zipfile.is_zipfile(path):
             raise zipfile.BadZipFile("a file of another kind")
         with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays if arrays[name].dtype.kind in "iuf"}
+            found = dict(arrays)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise kt.InvalidValueError(f"{path.name} must be an .npz archive of plain arrays, got: {error}") from error
     for names in (("X_train", "y_train", "X_test", "y_test"), ("series", "labels", "test_series", "test_labels")):
         if names[0] in found:
             train, labels, test, test_labels = (found.get(name) for name in names)
+            for name, values in ((names[0], train), (names[2], test)):
+                if values is not None and values.dtype.kind not in "iuf":
+                    raise kt.InvalidValueError(f"`{name}` in {path.name} must be numbers, got {values.dtype}")
             return _splits(series(train, labels), None if test is None else series(test, test_labels))
     raise kt.InvalidValueError(f"{path.name} must hold an array `X_train` or `series`, got {sorted(found)}")
 
@@ -85,8 +90,13 @@ def _text(path: Path) -> tuple[list[Any], list[str]]:
     """Return the series of a text file, [T, C] each, and the names of their classes."""
     found: list[Any] = []
     labels: list[str] = []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    labelled = path.suffix == ".tsv" or any(line.lower().startswith("@classlabel true") for line in lines)
+    # Comments of old files are in other encodings; what is not UTF-8 there must not stop a reader of numbers.
+    lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    header = {words[0].lower(): words[1:] for line in lines if line.startswith("@") and (words := line.split())}
+    given = {name: [word.lower() for word in header.get(name, [])[:1]] for name in ("@classlabel", "@targetlabel")}
+    labelled = path.suffix == ".tsv" or given["@classlabel"] == ["true"]
+    regression = not labelled and given["@targetlabel"] == ["true"]
+    declared = {_class(name) for name in header.get("@classlabel", [])[1:]}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line[0] in "#%@":
             continue
@@ -96,8 +106,11 @@ def _text(path: Path) -> tuple[list[Any], list[str]]:
                 channels = [_numbers(values)]
             else:
                 parts = line.split(":")
-                label = parts.pop().strip() if labelled else ""
+                label = parts.pop() if labelled or regression else ""
                 channels = [_numbers(part.split(",")) for part in parts]
+            label = _class(label)
+            if labelled and declared and label not in declared:
+                raise ValueError(f"the class {label!r}, which the header does not have")
             length = max(map(len, channels))
             padded = [np.pad(part, (0, length - len(part)), constant_values=np.nan) for part in channels]
         except ValueError as error:
@@ -106,7 +119,9 @@ def _text(path: Path) -> tuple[list[Any], list[str]]:
             ) from error
         found.append(np.stack(padded, 1))
         if labelled:
-            labels.append(label.strip())
+            labels.append(label)
+    if not found:
+        raise kt.InvalidValueError(f"{path.name} must hold at least one series, got none")
     if path.suffix == ".tsv":  # an archive pads its shorter series with NaN
         found = [part[: max(2, int((~np.isnan(part[:, 0])).nonzero()[0].max(initial=0)) + 1)] for part in found]
     return found, labels
@@ -114,6 +129,12 @@ def _text(path: Path) -> tuple[list[Any], list[str]]:
 
 def _numbers(values: list[str]) -> Any:
     return np.array([np.nan if value.strip() in ("?", "") else float(value) for value in values], dtype=np.float32)
+
+
+def _class(name: str) -> str:
+    """Return the name of a class; a number that is written in several ways (1, 1.0) is one class."""
+    number = _number(name)
+    return f"{number:.17g}" if math.isfinite(number) else name.strip()
 
 
 def _number(name: str) -> float:

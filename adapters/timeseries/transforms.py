@@ -1,6 +1,6 @@
 """Augmentations of time series, whole batches at once; every number is a function of (seed, epoch, series, view).
 
-What is missing (NaN) stays missing, and where time is moved it moves along.
+What is missing (NaN) stays missing, and where time is moved it moves along; what pads a shorter series stays behind it.
 
 Shapes: B series, T time steps, C channels, K knots.
 """
@@ -179,7 +179,8 @@ class TimeWarp(SeriesTransform):
         num_views: copies per series.
 
     Source:
-        Um et al. 2017, arXiv:1706.00527, with cubic splines there. Values between steps are linear.
+        Um et al. 2017, arXiv:1706.00527, with cubic splines there. Values between steps are linear; next to a missing
+        one, that of the nearer step, so that gaps do not grow.
     """
 
     keeps_time = False
@@ -191,17 +192,20 @@ class TimeWarp(SeriesTransform):
     def change(self, series: Tensor, ids: Tensor, draws: kt.Draws, view: int, stream: int) -> Tensor:
         """Resample the series."""
         steps = series.shape[1]
+        last = (_lengths(series) - 1)[:, None]
+        time = torch.arange(steps, device=series.device)
         speed = (self.std * _normal(draws, ids, self.knots, view, stream).double()).exp()
-        stretch = torch.arange(steps - 1, device=series.device) * self.knots // max(steps - 1, 1)
-        passed = torch.nn.functional.pad(speed[:, stretch].cumsum(1), (1, 0))
-        at = passed * ((steps - 1) / passed[:, -1:])
+        stretch = (time[:-1] * self.knots // last.clamp(min=1)).clamp(max=self.knots - 1)
+        passed = torch.nn.functional.pad(speed.gather(1, stretch).cumsum(1), (1, 0))
+        # A series of one step has no time to warp; beyond a series' end nothing moves.
+        whole = passed.gather(1, last)
+        at = torch.where(time < last, passed * (last / torch.where(last > 0, whole, 1.0)), time.double())
         before = at.floor().long().clamp(max=steps - 2)
         share = (at - before)[:, :, None].to(series)
         rows = torch.arange(len(series), device=series.device)[:, None]
         first, second = series[rows, before], series[rows, before + 1]
-        # At a step itself its neighbour has no say, even where that one is missing.
-        blended = torch.where(share > 0, (1 - share) * first + share * second, first)
-        return torch.where(share < 1, blended, second)
+        nearer = torch.where(share < 0.5, first, second)
+        return torch.where(first.isnan() | second.isnan(), nearer, (1 - share) * first + share * second)
 
 
 class Permutation(SeriesTransform):
@@ -224,13 +228,14 @@ class Permutation(SeriesTransform):
     def change(self, series: Tensor, ids: Tensor, draws: kt.Draws, view: int, stream: int) -> Tensor:
         """Reorder the pieces."""
         steps, most = series.shape[1], self.max_segments
+        lengths = _lengths(series)[:, None]
         numbers = draws.uniform(ids, 2 * most, view=view, stream=stream).double()
         count = 1 + (numbers[:, :1] * most).long()
-        cuts = 1 + (numbers[:, 1:most] * (steps - 1)).long()
+        cuts = 1 + (numbers[:, 1:most] * (lengths - 1)).long()
         cuts = torch.where(torch.arange(1, most, device=ids.device) < count, cuts, steps)
         time = torch.arange(steps, device=ids.device)
         piece = (time[None, :, None] >= cuts[:, None]).sum(2)  # [B, T]
-        order = numbers[:, most:].gather(1, piece)
+        order = numbers[:, most:].gather(1, piece).masked_fill(time >= lengths, torch.inf)
         # Steps sorted by their piece's number; a stable sort keeps those of one piece in order.
         index = order.argsort(dim=1, stable=True)
         return series.gather(1, index[:, :, None].expand_as(series))
@@ -261,7 +266,7 @@ class FrequencyMasking(SeriesTransform):
 
 
 class ChannelDropping(SeriesTransform):
-    """A share of the channels becomes zero; one always stays.
+    """A share of the channels becomes zero; of those with a value, one always stays.
 
     Args:
         ratio: chance of each channel to go, in [0, 1).
@@ -275,7 +280,8 @@ class ChannelDropping(SeriesTransform):
     def change(self, series: Tensor, ids: Tensor, draws: kt.Draws, view: int, stream: int) -> Tensor:
         """Drop channels."""
         number = draws.uniform(ids, series.shape[2], view=view, stream=stream)
-        kept = (number >= self.ratio) | (number == number.amax(1, keepdim=True))
+        there = torch.where(series.isnan().all(1), -1.0, number)
+        kept = (number >= self.ratio) | (there == there.amax(1, keepdim=True))
         return torch.where(kept[:, None] | series.isnan(), series, 0.0)
 
 
@@ -294,7 +300,7 @@ class TimeMasking(SeriesTransform):
     def change(self, series: Tensor, ids: Tensor, draws: kt.Draws, view: int, stream: int) -> Tensor:
         """Hide time steps."""
         number = draws.uniform(ids, series.shape[1], view=view, stream=stream)
-        number = torch.where(series.isnan().any(2), -1.0, number)
+        number = torch.where(series.isnan().all(2), -1.0, number)
         kept = (number >= self.ratio) | (number == number.amax(1, keepdim=True))
         return series.masked_fill(~kept[:, :, None], torch.nan)
 
@@ -328,6 +334,12 @@ def _view(batch: kt.Batch, transform: SeriesTransform, draws: kt.Draws, number: 
     if not transform.keeps_time:
         return view
     return replace(view, coords=torch.arange(series.shape[1], device=series.device).expand(series.shape[:2]))
+
+
+def _lengths(series: Tensor) -> Tensor:
+    """Return up to which step each series has a value, int64 [B], at least 1."""
+    there = ~series.isnan().all(2)
+    return (there * torch.arange(1, series.shape[1] + 1, device=series.device)).amax(1).clamp(min=1)
 
 
 def _normal(draws: kt.Draws, ids: Tensor, count: int, view: int, stream: int) -> Tensor:
