@@ -55,6 +55,7 @@ class Plan:
         world: number of processes.
         rank: this one's.
         arrange: an epoch's random permutation -> the order in which batches are cut from it.
+        at_most: steps after which it ends, in the middle of an epoch; 0: with the last epoch.
     """
 
     length: int
@@ -66,11 +67,18 @@ class Plan:
     world: int
     rank: int
     arrange: Callable[[Tensor], Tensor] | None = None
+    at_most: int = 0
 
     @property
     def steps_per_epoch(self) -> int:
         """Number of batches in an epoch."""
         return self.length // self.batch_size if self.drop_last else -(-self.length // self.batch_size)
+
+    @property
+    def steps(self) -> int:
+        """Number of batches in the whole run."""
+        whole = self.epochs * self.steps_per_epoch
+        return min(self.at_most, whole) if self.at_most else whole
 
     def from_step(self, start: int) -> Iterator[MicroBatch]:
         """Yield what this process encodes from step `start` to the end.
@@ -84,7 +92,7 @@ class Plan:
             order = order if self.arrange is None else self.arrange(order)
             for position, batch in enumerate(order.split(self.batch_size)[:per_epoch]):
                 step = epoch * per_epoch + position
-                if step >= start:
+                if start <= step < self.steps:
                     yield from self._parts(step, epoch, batch)
 
     def _parts(self, step: int, epoch: int, batch: Tensor) -> Iterator[MicroBatch]:

@@ -28,6 +28,7 @@ class Progress:
         out: the run's folder.
         start: the step it begins with; not 0 after a resume.
         method: what is trained, to be looked at and not changed.
+        steps: how many batches there are in all.
     """
 
     epochs: int
@@ -37,6 +38,7 @@ class Progress:
     out: Path | None
     start: int
     method: "Method"
+    steps: int
 
 
 class Observer:

@@ -4,6 +4,7 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,6 +45,7 @@ class Run:
         data: what it is trained on.
         augmenter: makes the views.
         epochs: passes over the data, >= 1.
+        steps: train for so many steps instead, over as many epochs as they need; 0: for whole epochs.
         batch_size: samples per step, of all processes together: a run does not change with their number.
         micro_batch_size: samples of one process encoded at once; 0: the whole batch.
         large_batch: what to do with several micro-batches. `"cache"`: gradients are cached, the negatives are the whole
@@ -85,6 +87,7 @@ class Run:
         *,
         augmenter: Augmenter,
         epochs: int = 100,
+        steps: int = 0,
         batch_size: int = 256,
         micro_batch_size: int = 0,
         large_batch: LargeBatch = "cache",
@@ -109,10 +112,10 @@ class Run:
         diagnose_every: int = 50,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        warmup = epochs / 10 if warmup_epochs is None else warmup_epochs
         check_parts(method, data, augmenter, observers)
         for name, value, least in (
             ("epochs", epochs, 1),
+            ("steps", steps, 0),
             ("batch_size", batch_size, 1),
             ("micro_batch_size", micro_batch_size, 0),
             ("checkpoint_every", checkpoint_every, 0),
@@ -132,8 +135,6 @@ class Run:
         ):
             if choice not in known:
                 raise InvalidValueError(f"`{name}` must be {' or '.join(known)}, got {choice!r}")
-        if not 0 <= warmup < epochs:
-            raise InvalidValueError(f"`warmup_epochs` must be >= 0 and less than epochs ({epochs}), got {warmup!r}")
         settings = AdamW() if optimizer is None else optimizer
         if not isinstance(settings, OptimizerSettings):
             raise InvalidValueError(
@@ -161,6 +162,13 @@ class Run:
             arrange=arrangement(method.sampler, data, batch_size),
         )
         check_batch(self.method, self.plan)
+        length: float = epochs
+        if steps:
+            length = steps / self.plan.steps_per_epoch
+            self.plan = replace(self.plan, epochs=math.ceil(length), at_most=steps)
+        warmup = length / 10 if warmup_epochs is None else warmup_epochs
+        if not 0 <= warmup < length:
+            raise InvalidValueError(f"`warmup_epochs` must be >= 0 and less than epochs ({length:g}), got {warmup!r}")
         if micro_batch_size and large_batch == "cache":
             warn_of_inexact_caching(self.method, micro_batch_size)
         check_micro_batches(self.method, self.plan, large_batch)
@@ -204,6 +212,7 @@ class Run:
             self.folder.path,
             self.start,
             self.method,
+            self.plan.steps,
         )
         error: BaseException | None = None
         try:
@@ -229,7 +238,7 @@ class Run:
         return DistributedDataParallel(step, **_NO_BUFFER_BROADCAST) if world_size() > 1 else step
 
     def _steps(self, step: nn.Module, stop: StopRequest) -> None:
-        per_epoch, total = self.plan.steps_per_epoch, self.plan.epochs * self.plan.steps_per_epoch
+        per_epoch, total = self.plan.steps_per_epoch, self.plan.steps
         waiting: list[tuple[dict[str, float], dict[str, Tensor]]] = []
         watch = CollapseWatch(total)
         parts: list[tuple[MicroBatch, list[View]]] = []
@@ -246,7 +255,7 @@ class Run:
             waiting.append(({"step": part.step, "epoch": part.epoch, **about}, metrics))
             parts = []
             done = part.step + 1
-            ends_epoch = done % per_epoch == 0
+            ends_epoch = done % per_epoch == 0 or done == total
             signal = stop.agreed(done, at_most=self.log_every, device=self.device)
             if not (signal or ends_epoch or done % self.log_every == 0 or self._is_due(done)):
                 continue
@@ -362,6 +371,7 @@ class Run:
             "optimizer": repr(settings),
             "samples": self.plan.length,
             "epochs": self.plan.epochs,
+            "steps": self.plan.at_most,
             "batch_size": self.plan.batch_size,
             "micro_batch_size": self.plan.micro_batch_size,
             "large_batch": self.large_batch,

@@ -50,15 +50,16 @@ class ProgressBar(kt.Observer):
             per_epoch = progress.steps_per_epoch
             self._bar.add_task(
                 "",
-                total=progress.epochs * per_epoch,
+                total=progress.steps,
                 completed=progress.start,  # a resumed run goes on where it was
                 epoch=min(progress.start // per_epoch + 1, progress.epochs),
                 loss="-",
             )
             self._bar.start()
         elif progress.start:
-            total = progress.epochs * progress.steps_per_epoch
-            self._console.print(f"resumed after step {progress.start} of {total}", highlight=False, soft_wrap=True)
+            self._console.print(
+                f"resumed after step {progress.start} of {progress.steps}", highlight=False, soft_wrap=True
+            )
 
     def step_ended(self, metrics: Mapping[str, float]) -> None:
         """Advance the bar."""

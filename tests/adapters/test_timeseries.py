@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 import kontrast as kt
 from kontrast.adapters import timeseries
@@ -333,6 +334,30 @@ def test_the_convolutions_reach_is_the_papers() -> None:
     touched = series.grad[0, :, 0].nonzero().flatten()
     assert 4500 - int(touched[0]) <= 2 * (2**11 - 1)
     assert int(touched[-1]) - 4500 > 2000
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 8, 9, 40])
+def test_the_convolutions_are_the_plain_ones_however_short_a_series_is(steps: int) -> None:
+    torch.manual_seed(0)
+    encoder = timeseries.DilatedCNN(2, 6, hidden_size=5, depth=3, dropout=0.0).double()
+    series = torch.randn(3, steps, 2, dtype=torch.float64)
+
+    def plainly() -> Tensor:
+        x: Tensor = encoder.input(series).transpose(1, 2)
+        for block in encoder.blocks:
+            assert isinstance(block, torch.nn.Module)
+            first, second, shortcut = (getattr(block, name) for name in ("first", "second", "shortcut"))
+            x = second(F.gelu(first(F.gelu(x)))) + (x if shortcut is None else shortcut(x))
+        return x.transpose(1, 2)
+
+    found = []
+    for made in (plainly(), encoder.steps(series)):
+        encoder.zero_grad()
+        made.square().sum().backward()
+        found.append([made.detach(), *(p.grad for p in encoder.parameters() if p.grad is not None)])
+    assert len(found[0]) == 1 + len(list(encoder.parameters()))
+    for plain, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-12)
 
 
 # --- the protocol

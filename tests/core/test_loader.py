@@ -90,3 +90,15 @@ def test_views_are_the_same_for_any_number_of_workers_and_ranks() -> None:
     assert _views(2) == alone
     assert {key: views for rank in range(3) for key, views in _views(0, 3, rank).items()} == alone
     assert alone[0, 3] != alone[1, 3]
+
+
+@pytest.mark.parametrize("start", [0, 2, 4])
+def test_a_plan_of_so_many_steps_is_the_beginning_of_the_longer_one(start: int) -> None:
+    whole = Plan(23, 2, 7, 3, 1, drop_last=False, world=2, rank=1)
+    part = Plan(23, 2, 7, 3, 1, drop_last=False, world=2, rank=1, at_most=6)
+    assert (whole.steps, part.steps) == (8, 6)
+
+    def taken(plan: Plan) -> list[tuple[int, int, list[int]]]:
+        return [(one.step, one.epoch, one.indices.tolist()) for one in plan.from_step(start)]
+
+    assert taken(part) == [one for one in taken(whole) if one[0] < 6]

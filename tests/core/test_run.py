@@ -54,6 +54,32 @@ def test_a_run_writes_one_folder_with_every_step_once(tmp_path: Path) -> None:
     assert torch.equal(fresh(inputs), run.encoder(inputs))
 
 
+def test_a_run_of_so_many_steps_ends_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
+    ended: list[tuple[int, list[float]]] = []
+
+    class Recorder(kt.Observer):
+        """Keeps the epochs that ended."""
+
+        def run_started(self, progress: kt.Progress) -> None:
+            assert (progress.steps, progress.epochs) == (5, 3)
+
+        def epoch_ended(self, epoch: int, metrics: Mapping[str, float]) -> None:
+            ended.append((epoch, [metrics["loss"]]))
+
+    means = _run(out=tmp_path, epochs=1, steps=5, observers=(Recorder(),)).fit()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["epoch"]) for row in rows] == [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2)]
+    assert [epoch for epoch, _ in ended] == [0, 1, 2]
+    assert means["loss"] == rows[-1]["loss"]
+    # A tenth of its length in epochs, 0.25 of 2 steps, is no step; the cosine falls to nothing over five.
+    rates = [row["learning_rate"] for row in rows]
+    assert rates == pytest.approx([5e-4 * (1 + math.cos(math.pi * step / 5)) for step in range(5)])
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir() if path.suffix == ".pt"][-1:]
+    assert _run(out=tmp_path, steps=5, resume="auto").start == 5
+    with pytest.raises(kt.CheckpointError, match="steps was 5 and is 6"):
+        _run(out=tmp_path, steps=6, resume="auto")
+
+
 def test_the_same_run_gives_the_same_weights_and_another_seed_others() -> None:
     def weights(seed: int) -> Tensor:
         run = _run(seed=seed)
@@ -153,6 +179,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_step() -> None:
     ("options", "sentence"),
     [
         ({"epochs": 0}, "`epochs` must be an integer >= 1, got 0"),
+        ({"steps": -1}, "`steps` must be an integer >= 0, got -1"),
+        ({"steps": 3, "warmup_epochs": 1.5}, r"`warmup_epochs` must be >= 0 and less than epochs \(1.5\), got 1.5"),
         ({"batch_size": 0}, "`batch_size` must be an integer >= 1, got 0"),
         ({"batch_size": 1}, "`batch_size` must be >= 2 for this method, got 1"),
         ({"batch_size": 22}, r"`batch_size` must not exceed the number of samples \(21\), got 22"),

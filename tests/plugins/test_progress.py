@@ -31,7 +31,7 @@ def _console(terminal: bool, width: int = 100) -> tuple[Console, StringIO]:
 
 
 def _progress(epochs: int, *, start: int = 0, main: bool = True) -> kt.Progress:
-    return kt.Progress(epochs, 4, 1, main, None, start, _method())
+    return kt.Progress(epochs, 4, 1, main, None, start, _method(), 4 * epochs)
 
 
 def _drive(bar: ProgressBar, progress: kt.Progress, until: int, error: BaseException | None = None) -> None:

@@ -103,7 +103,7 @@ def test_without_a_folder_it_says_so_and_the_run_goes_on() -> None:
 def test_other_processes_write_nothing(tmp_path: Path) -> None:
     run = _run(None)
     observer = TensorBoard()
-    observer.run_started(kt.Progress(1, 1, 2, False, tmp_path, 0, run.method))
+    observer.run_started(kt.Progress(1, 1, 2, False, tmp_path, 0, run.method, 1))
     observer.step_ended({"step": 0, "epoch": 0, "loss": 1.0})
     observer.run_ended(None)
     assert not list(tmp_path.iterdir())
