@@ -251,6 +251,8 @@ def join(first: Tensor, second: Tensor, limit: int | None = None) -> tuple[Tenso
         second: [C].
         limit: return None where P would pass it.
     """
+    if second is first:
+        return _join_itself(first, limit)
     if len(second) > 2 * len(first):  # a queue: its many keys are looked up among the few, not sorted
         turned = join(second, first, len(second) * len(first) if limit is None else limit)
         if turned is None:
@@ -268,3 +270,24 @@ def join(first: Tensor, second: Tensor, limit: int | None = None) -> tuple[Tenso
     # Position inside the run of equal keys, then in the sorted keys, then in the second.
     inside = torch.arange(len(at), device=count.device) - (count.cumsum(0) - count)[at]
     return at, order[start[at] + inside]
+
+
+def _join_itself(keys: Tensor, limit: int | None) -> tuple[Tensor, Tensor] | None:
+    """Return what `join` does of a tensor and itself, by one sort."""
+    values, order = keys.sort(stable=True)
+    real = values != -1
+    if not bool(real.all()):
+        values, order = values[real], order[real]
+    _, count = torch.unique_consecutive(values, return_counts=True)
+    if len(count) == len(values):  # no key comes twice
+        own = order.sort().values
+        return own, own
+    if limit is not None and int(count.square().sum()) > limit:
+        return None
+    run = torch.repeat_interleave(count)  # of every place in the order
+    first = torch.repeat_interleave(count[run])
+    start = (count.cumsum(0) - count)[run]
+    inside = torch.arange(len(first), device=keys.device) - (count[run].cumsum(0) - count[run])[first]
+    at, other = order[first], order[start[first] + inside]
+    by_anchor = at.argsort(stable=True)
+    return at[by_anchor], other[by_anchor]

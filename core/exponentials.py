@@ -1,27 +1,33 @@
 """The fast way through a block: log-sum-exps of the negatives where scores are plain products.
 
-Every anchor meets every candidate but a few: those its keys except are found by sorting and struck from the tiles that
-hold them. Where anchors and candidates are one tensor, a tile serves its rows and, turned over, its columns. With M
-rows of size D that is 4 M^2 D operations forward and backward, and extra memory for one tile and O(A + C) numbers.
+Every anchor meets every candidate, or every one of its scope, but a few: those its keys except are found by sorting and
+struck from the tiles that hold them. Where anchors and candidates are one tensor, a tile serves its rows and, turned
+over, its columns. With M rows of size D that is 4 M^2 D operations forward and backward, and extra memory for one tile
+and O(A + C) numbers.
 
-Shapes: A anchors, C candidates, D embedding size, P powers.
+Shapes: A anchors, C candidates, D embedding size, P powers, E excepted pairs; of a stack G groups of n rows.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .precision import full_precision
+from .stacks import Part, Plan, Stack, plan
 
 __all__ = ["Exponentials"]
 
 # Scores in a tile. A tile of float32 and its copy stay in a core's second-level cache.
 ENTRIES = {"cpu": 1 << 18, "cuda": 1 << 22}
-# Bytes of tiles kept for the backward pass in place of multiplying them again.
+# Scores in a stack of groups.
+STACKED = {"cpu": 1 << 20, "cuda": 1 << 24}
+# Bytes of tiles kept for the backward pass in place of multiplying them again: these, or a multiple of the embeddings'.
 KEPT_BYTES = {"cpu": 1 << 24, "cuda": 1 << 28}
+KEPT_TIMES = 3
 # |logit| up to which exp needs no shift: e^40 summed over any row is far from float32's 3e38, and e^-40 from its least.
 UNSHIFTED = 40.0
 
@@ -37,6 +43,7 @@ class Exponentials:
         powers: e.g. (1,), or (1 + h, h) for hard negatives.
         excepted: (anchor [E], candidate [E]) that are no negatives.
         bounded: no |product| passes this; None: unknown.
+        scopes: int64 [A] and [C], outside of which nothing is excepted; None: every anchor meets every candidate.
     """
 
     anchors: Tensor
@@ -45,21 +52,39 @@ class Exponentials:
     powers: tuple[float, ...]
     excepted: tuple[Tensor, Tensor]
     bounded: float | None
+    scopes: tuple[Tensor, Tensor] | None = None
 
-    def log_sums(self) -> Tensor:
-        """Return [P, A], with gradient; -inf where an anchor has no negative."""
-        result: Tensor = _LogSums.apply(self, self.anchors, self.candidates)
+    def log_sums(self) -> tuple[Tensor, Tensor]:
+        """Return the log-sums [P, A], -inf where an anchor has no negative, and the excepted pairs' logits [E]."""
+        result: tuple[Tensor, Tensor] = _LogSums.apply(self, self.anchors, self.candidates)
         return result
 
-    def plan(self) -> "_Plan":
-        """Return how the block is cut."""
+    @cached_property
+    def plan(self) -> Plan:
+        """How the block is cut."""
         columns = self.anchors if self.candidates is None else self.candidates
-        return _Plan.of(len(self.anchors), len(columns), self.candidates is None, self.anchors, self.excepted)
+        device = self.anchors.device.type
+        return plan(
+            (len(self.anchors), len(columns)),
+            self.candidates is None,
+            self.excepted,
+            self.scopes,
+            entries=ENTRIES[device],
+            stacked=STACKED[device],
+        )
 
     @property
     def unshifted(self) -> bool:
         """Whether exponentials can be taken as they are."""
         return self.bounded is not None and max(self.powers) * self.bounded * self.inverse_temperature <= UNSHIFTED
+
+    @property
+    def kept(self) -> bool:
+        """Whether tiles are kept for the backward pass."""
+        columns = 0 if self.candidates is None else self.candidates.numel()
+        most = KEPT_TIMES * (self.anchors.numel() + columns) * self.anchors.element_size()
+        size = self.plan.entries * self.anchors.element_size() * len(self.powers)
+        return size <= max(KEPT_BYTES[self.anchors.device.type], most)
 
     def raised(self, logits: Tensor, shift: Tensor | float) -> list[Tensor]:
         """Return exp(power x (logits - shift)) for each power; the logits are overwritten."""
@@ -72,212 +97,236 @@ class Exponentials:
         return [(logits * power).exp_() for power in others] + [(logits.mul_(last) if last != 1 else logits).exp_()]
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One tile: rows, columns, the excepted entries by their place in it, and whether it lies on the diagonal."""
-
-    rows: slice
-    columns: slice
-    excepted: Tensor
-    diagonal: bool
-
-
-@dataclass(frozen=True)
-class _Plan:
-    parts: tuple[_Part, ...]
-    entries: int
-
-    @classmethod
-    def of(cls, a: int, c: int, mirrored: bool, like: Tensor, excepted: tuple[Tensor, Tensor]) -> "_Plan":
-        entries = ENTRIES[like.device.type]
-        side = int(entries**0.5)
-        rows = min(a, side) if mirrored or c >= side else min(a, entries // max(c, 1))
-        columns = rows if mirrored else min(c, max(side, entries // max(2 * rows, 1)))
-        if not a or not c:
-            return cls((), 0)
-        across = -(-c // columns)
-        anchor, candidate = excepted
-        tile = anchor // rows * across + candidate // columns
-        order = tile.argsort(stable=True)
-        width = (c - candidate // columns * columns).clamp(max=columns)
-        place = (anchor % rows * width + candidate % columns)[order]
-        ends = torch.bincount(tile, minlength=-(-a // rows) * across).cumsum(0).tolist()
-        parts = []
-        for i in range(-(-a // rows)):
-            for j in range(i if mirrored else 0, across):
-                n = i * across + j
-                here = place[(ends[n - 1] if n else 0) : ends[n]]
-                part = slice(i * rows, min(a, (i + 1) * rows)), slice(j * columns, min(c, (j + 1) * columns))
-                parts.append(_Part(*part, here, mirrored and i == j))
-        return cls(tuple(parts), rows * columns)
-
-
 class _LogSums(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, spec: Exponentials, anchors: Tensor, candidates: Tensor | None) -> Tensor:
-        mirrored = candidates is None
+    def forward(ctx: Any, spec: Exponentials, anchors: Tensor, candidates: Tensor | None) -> tuple[Tensor, Tensor]:
         others = anchors if candidates is None else candidates
-        plan = spec.plan()
-        ctx.spec, ctx.plan = spec, plan
         # With candidates that get no gradient, the anchors' can be summed up at once.
-        frozen = not mirrored and ctx.needs_input_grad[1] and not ctx.needs_input_grad[2]
-        size = sum((p.rows.stop - p.rows.start) * (p.columns.stop - p.columns.start) for p in plan.parts)
-        wanted = any(ctx.needs_input_grad) and not frozen
-        keep = wanted and size * anchors.element_size() * len(spec.powers) <= KEPT_BYTES[anchors.device.type]
-        powers = len(spec.powers)
-        sums = anchors.new_zeros(powers, len(anchors))
-        top = None if spec.unshifted else anchors.new_full((len(anchors),), -torch.inf)
-        weighted = [torch.zeros_like(anchors) for _ in range(powers)] if frozen else []
+        frozen = candidates is not None and ctx.needs_input_grad[1] and not ctx.needs_input_grad[2]
+        keep = any(ctx.needs_input_grad) and not frozen and spec.kept
+        result = anchors.new_full((len(spec.powers), len(anchors)), -torch.inf)
+        excepted = anchors.new_empty(len(spec.excepted[0]))
+        slopes = [torch.zeros_like(anchors) for _ in spec.powers] if frozen else []
         kept: list[Tensor] = []
-        for part, logits in _tiles(spec, plan, anchors, others, reuse=not keep):
-            sides = [(part.rows, 1)]
-            if mirrored and not part.diagonal:
-                sides.append((part.columns, 0))
-            if top is None:
-                raised = spec.raised(logits, 0.0)
-                for p, tile in enumerate(raised):
-                    for where, dim in sides:
-                        sums[p, where] += tile.sum(dim)
-                    if frozen:
-                        weighted[p][part.rows].addmm_(tile, others[part.columns])
-                if keep:
-                    kept.extend(raised)
-                continue
-            for where, dim in sides:
-                new = torch.maximum(top[where], logits.amax(dim))
-                shift = torch.where(new == -torch.inf, 0.0, new)
-                raised = spec.raised(logits.clone(), shift.unsqueeze(dim))
-                for p, (power, tile) in enumerate(zip(spec.powers, raised, strict=True)):
-                    fade = (power * (top[where] - shift)).exp_()
-                    sums[p, where] = sums[p, where] * fade + tile.sum(dim)
-                    if frozen:
-                        weighted[p][where] *= fade[:, None]
-                        weighted[p][where].addmm_(tile, others[part.columns])
-                top[where] = new
-            if keep:
-                kept.append(logits)
-        result = sums.log()
-        if top is not None:
-            powers_column = anchors.new_tensor(spec.powers)[:, None]
-            result = torch.where(sums > 0, result + powers_column * torch.where(sums[0] > 0, top, 0.0), result)
-        if frozen:
-            scale = [power * spec.inverse_temperature for power in spec.powers]
-            inverse = torch.where(sums > 0, sums, 1.0).reciprocal()
-            ctx.save_for_backward(*(w.mul_((inverse[p] * scale[p])[:, None]) for p, w in enumerate(weighted)))
-        else:
-            ctx.save_for_backward(anchors, *(() if candidates is None else (candidates,)), result, *kept)
-        ctx.frozen, ctx.kept = frozen, len(kept)
-        return result
+        buffer = None if keep else anchors.new_empty(spec.plan.largest)
+        for stack in spec.plan.stacks:
+            rows, columns = _read(stack, anchors, others)
+            weighted = [stack.rows.opened(slope) for slope in slopes]
+            found, held = _summed(spec, stack, rows, columns, excepted, weighted, buffer)
+            for log_sums, own in zip(result, found, strict=True):
+                stack.rows.put(log_sums, own)
+            for slope, own in zip(slopes, weighted, strict=True):
+                stack.rows.close(slope, own)
+            kept += held
+        ctx.spec, ctx.frozen, ctx.kept = spec, frozen, keep
+        ctx.save_for_backward(anchors, *(() if candidates is None else (candidates,)), result, *(slopes or kept))
+        ctx.mark_non_differentiable(*(() if len(excepted) else (excepted,)))
+        return result, excepted
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
-        with full_precision(gradients[0]):
-            return _LogSums._slopes(ctx, gradients[0])
-
-    @staticmethod
-    def _slopes(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         spec: Exponentials = ctx.spec
-        if ctx.frozen:
-            slopes = ctx.saved_tensors
-            return None, sum((s * g[:, None] for s, g in zip(slopes, gradient, strict=True)), torch.zeros(())), None
-        mirrored = spec.candidates is None
-        saved = ctx.saved_tensors
-        anchors, candidates, result = (saved[0], None, saved[1]) if mirrored else saved[:3]
-        kept = list(saved[len(saved) - ctx.kept :]) if ctx.kept else []
-        others = anchors if candidates is None else candidates
-        want_candidates = mirrored or ctx.needs_input_grad[2]
-        # Each row's weight in front of exp(power x logit); a row of nothing has none.
-        weights = gradient * anchors.new_tensor(spec.powers)[:, None] * spec.inverse_temperature
-        weights = torch.where(result > -torch.inf, weights, 0.0)
-        if spec.unshifted:
-            weights = torch.where(result > -torch.inf, weights * (-result).exp(), 0.0)
-        totals = torch.zeros_like(anchors)
-        other_totals = totals if mirrored else torch.zeros_like(others) if want_candidates else None
-        buffer = anchors.new_empty(ctx.plan.entries)
-        # One power in one direction: a row's weight is a factor of its whole slope, and goes on the rows, not the tile.
-        factored = not mirrored and len(spec.powers) == 1 and spec.unshifted
-        weighted = anchors * weights[0, :, None] if factored and other_totals is not None else anchors
-        tiles: Any = _tiles(spec, ctx.plan, anchors, others, reuse=True)
-        if kept:
-            tiles = _kept_tiles(spec, ctx.plan, kept)
-        for part, held in tiles:
-            rows, columns = part.rows, part.columns
-            shape = (rows.stop - rows.start, columns.stop - columns.start)
-            slope = buffer[: shape[0] * shape[1]].view(shape)
-            raised = [] if not spec.unshifted else held if kept else spec.raised(held, 0.0)
-            if factored:
-                (slope,) = raised
-            elif spec.unshifted:
-                _slope_unshifted(raised, weights, rows, columns, mirrored, slope)
+        anchors, *saved = ctx.saved_tensors
+        candidates = None if spec.candidates is None else saved.pop(0)
+        result, *held = saved
+        gradient, excepted = gradients[0], gradients[1] * spec.inverse_temperature
+        with full_precision(anchors):
+            # Each row's weight in front of exp(power x logit); a row of nothing has none.
+            weights = gradient * anchors.new_tensor(spec.powers)[:, None] * spec.inverse_temperature
+            weights = torch.where(result > -torch.inf, weights, 0.0)
+            if ctx.frozen:
+                assert candidates is not None
+                anchor, candidate = spec.excepted
+                live = excepted.nonzero()[:, 0]
+                total = torch.zeros_like(anchors)
+                for slope, weight in zip(held, weights, strict=True):
+                    total.addcmul_(slope, weight[:, None])
+                total.index_add_(0, anchor[live], candidates[candidate[live]] * excepted[live, None])
+                return None, total, None
+            kept = iter(held) if ctx.kept else None
+            return None, *_slopes(spec, anchors, candidates, result, weights, excepted, kept, ctx.needs_input_grad[2])
+
+
+def _read(stack: Stack, anchors: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    rows = stack.rows.read(anchors)
+    return rows, rows if stack.columns is stack.rows and others is anchors else stack.columns.read(others)
+
+
+def _summed(
+    spec: Exponentials,
+    stack: Stack,
+    rows: Tensor,
+    columns: Tensor,
+    excepted: Tensor,
+    weighted: list[Tensor],
+    buffer: Tensor | None,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return a stack's log-sums [G, n] for each power, and its tiles where there is no buffer to reuse.
+
+    Args:
+        spec: of the whole.
+        stack: its part.
+        rows: [G, n, D].
+        columns: [G, m, D].
+        excepted: [E], into which the logits of the excepted pairs are written.
+        weighted: [G, n, D] for each power, into which candidates are summed by their weights; empty: nowhere.
+        buffer: for the tiles, [entries].
+    """
+    powers = spec.powers
+    sums = [rows.new_zeros(rows.shape[:2]) for _ in powers]
+    top = None if spec.unshifted else torch.full_like(sums[0], -torch.inf)
+    kept: list[Tensor] = []
+    for part, logits in _tiles(spec, stack, rows, columns, buffer, excepted):
+        sides = [(part.rows, 2)]
+        if spec.candidates is None and not part.diagonal:
+            sides.append((part.columns, 1))
+        if top is None:
+            raised = spec.raised(logits, 0.0)
+            for p, tile in enumerate(raised):
+                for where, dim in sides:
+                    sums[p][:, where] += tile.sum(dim)
+                if weighted:
+                    weighted[p][:, part.rows].baddbmm_(tile, columns[:, part.columns])
+            if buffer is None:
+                kept += raised
+            continue
+        for where, dim in sides:
+            new = torch.maximum(top[:, where], logits.amax(dim))
+            shift = torch.where(new == -torch.inf, 0.0, new)
+            raised = spec.raised(logits.clone(), shift.unsqueeze(dim))
+            for p, (power, tile) in enumerate(zip(powers, raised, strict=True)):
+                fade = (power * (top[:, where] - shift)).exp_()
+                sums[p][:, where] = sums[p][:, where] * fade + tile.sum(dim)
+                if weighted:
+                    weighted[p][:, where] *= fade[..., None]
+                    weighted[p][:, where].baddbmm_(tile, columns[:, part.columns])
+            top[:, where] = new
+        if buffer is None:
+            kept.append(logits)
+    for p, slope in enumerate(weighted):
+        inverse = torch.where(sums[p] > 0, sums[p], 1.0).reciprocal_()
+        slope.mul_(inverse[..., None])
+    result = [part.log() for part in sums]
+    if top is not None:
+        some = sums[0] > 0
+        result = [torch.where(some, own + power * top, own) for own, power in zip(result, powers, strict=True)]
+    return result, kept
+
+
+def _slopes(
+    spec: Exponentials,
+    anchors: Tensor,
+    candidates: Tensor | None,
+    result: Tensor,
+    weights: Tensor,
+    excepted: Tensor,
+    kept: Iterator[Tensor] | None,
+    of_candidates: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Return the gradients of anchors and candidates."""
+    mirrored = candidates is None
+    others = anchors if candidates is None else candidates
+    unshifted = spec.unshifted
+    if unshifted:
+        weights = torch.where(result > -torch.inf, weights * (-result).exp(), 0.0)
+    total = torch.zeros_like(anchors)
+    other_total = torch.zeros_like(others) if of_candidates and not mirrored else None
+    scratch = anchors.new_empty(spec.plan.largest)
+    buffer = torch.empty_like(scratch) if kept is None else None
+    powers = len(spec.powers)
+    for stack in spec.plan.stacks:
+        rows, columns = _read(stack, anchors, others)
+        own = stack.rows.opened(total)
+        other = own if mirrored else None if other_total is None else stack.columns.opened(other_total)
+        weight = [_live(stack, stack.rows.read(part), 0.0) for part in weights]
+        whole = [_live(stack, stack.rows.read(part), -torch.inf) for part in result]
+        tiles: Any = ((part, None) for part in stack.parts)
+        if kept is None:
+            tiles = _tiles(spec, stack, rows, columns, buffer, None)
+        for part, logits in tiles:
+            shape = part.shape(stack)
+            slope = scratch[: shape[0] * shape[1] * shape[2]].view(shape)
+            if unshifted:
+                raised = spec.raised(logits, 0.0) if kept is None else [next(kept) for _ in range(powers)]
+                _slope_unshifted(raised, weight, part, mirrored, slope)
             else:
-                _slope_shifted(spec, held, weights, result, rows, columns, mirrored, slope)
-            totals[rows].addmm_(slope, others[columns])
-            if other_totals is not None and not part.diagonal:
-                other_totals[columns].addmm_(slope.t(), weighted[rows])
-        if factored:
-            totals.mul_(weights[0, :, None])
-        return None, totals if ctx.needs_input_grad[1] else None, None if mirrored else other_totals
+                logits = logits if kept is None else next(kept)
+                _slope_shifted(spec, logits, weight, whole, part, mirrored, slope)
+            if len(part.number):
+                given = excepted[part.number]
+                slope.view(-1).index_add_(0, part.place, given)
+                if part.diagonal:
+                    slope.view(-1).index_add_(0, part.turned(), given)
+            own[:, part.rows].baddbmm_(slope, columns[:, part.columns])
+            if other is not None and not part.diagonal:
+                other[:, part.columns].baddbmm_(slope.transpose(1, 2), rows[:, part.rows])
+        stack.rows.close(total, own)
+        if other_total is not None and other is not None:
+            stack.columns.close(other_total, other)
+    return total, other_total
 
 
-def _slope_unshifted(
-    raised: list[Tensor], weights: Tensor, rows: slice, columns: slice, both: bool, out: Tensor
-) -> None:
+def _live(stack: Stack, values: Tensor, padding: float) -> Tensor:
+    """Return numbers per row [G, n], with another in the padding."""
+    return values if stack.rows.live is None else torch.where(stack.rows.live, values, padding)
+
+
+def _slope_unshifted(raised: list[Tensor], weights: list[Tensor], part: Part, both: bool, out: Tensor) -> None:
     """Write d loss / d product of a tile, from its exponentials."""
     for p, tile in enumerate(raised):
+        of_rows = weights[p][:, part.rows, None]
+        of_columns = weights[p][:, None, part.columns] if both else None
         if p == 0:
-            if both:
-                torch.add(weights[p, rows, None], weights[p, columns], out=out)
+            if of_columns is not None:
+                torch.add(of_rows, of_columns, out=out)
                 out.mul_(tile)
             else:
-                torch.mul(tile, weights[p, rows, None], out=out)
+                torch.mul(tile, of_rows, out=out)
         else:
-            out.addcmul_(tile, weights[p, rows, None])
-            if both:
-                out.addcmul_(tile, weights[p, columns])
+            out.addcmul_(tile, of_rows)
+            if of_columns is not None:
+                out.addcmul_(tile, of_columns)
 
 
 def _slope_shifted(
     spec: Exponentials,
     logits: Tensor,
-    weights: Tensor,
-    result: Tensor,
-    rows: slice,
-    columns: slice,
+    weights: list[Tensor],
+    whole: list[Tensor],
+    part: Part,
     both: bool,
     out: Tensor,
 ) -> None:
     """Write d loss / d product of a tile, from its logits; every exponential is at most 1."""
     out.zero_()
     for p, power in enumerate(spec.powers):
-        for where, dim in [(rows, 1), (columns, 0)][: 1 + both]:
-            whole = result[p, where]
-            shift = torch.where(whole > -torch.inf, whole, 0.0).unsqueeze(dim)
-            out.addcmul_((logits * power).sub_(shift).exp_(), weights[p, where].unsqueeze(dim))
+        for where, dim in [(part.rows, 2), (part.columns, 1)][: 1 + both]:
+            log_sum = whole[p][:, where]
+            shift = torch.where(log_sum > -torch.inf, log_sum, 0.0).unsqueeze(dim)
+            out.addcmul_((logits * power).sub_(shift).exp_(), weights[p][:, where].unsqueeze(dim))
 
 
 def _tiles(
-    spec: Exponentials, plan: _Plan, anchors: Tensor, others: Tensor, *, reuse: bool
-) -> Iterator[tuple[_Part, Tensor]]:
-    """Yield each tile's logits, -inf where a pair is excepted; the next tile overwrites them if `reuse`."""
-    buffer = anchors.new_empty(plan.entries if reuse else 0)
-    scaled, rows = anchors, slice(0, 0)
-    for part in plan.parts:
-        if part.rows != rows:
-            rows = part.rows
-            scaled = anchors[rows] * spec.inverse_temperature
-        turned = others[part.columns].t()
-        shape = (len(scaled), turned.shape[1])
-        logits = torch.mm(scaled, turned, out=buffer[: shape[0] * shape[1]].view(shape) if reuse else None)
-        if len(part.excepted):
-            logits.view(-1).index_fill_(0, part.excepted, -torch.inf)
+    spec: Exponentials, stack: Stack, rows: Tensor, columns: Tensor, buffer: Tensor | None, excepted: Tensor | None
+) -> Iterator[tuple[Part, Tensor]]:
+    """Yield each tile's logits, -inf where a pair is excepted, whose logit goes into `excepted`.
+
+    With a buffer the next tile overwrites them.
+    """
+    scaled, at = rows, slice(0, 0)
+    for part in stack.parts:
+        if part.rows != at:
+            at = part.rows
+            scaled = rows[:, at] * spec.inverse_temperature
+        shape = part.shape(stack)
+        out = None if buffer is None else buffer[: shape[0] * shape[1] * shape[2]].view(shape)
+        logits = torch.bmm(scaled, columns[:, part.columns].transpose(1, 2), out=out)
+        if len(part.number):
+            flat = logits.view(-1)
+            if excepted is not None:
+                excepted[part.number] = flat[part.place]
+            flat.index_fill_(0, part.place, -torch.inf)
+        for live, where, dim in ((stack.rows.live, part.rows, 2), (stack.columns.live, part.columns, 1)):
+            if live is not None:
+                logits.masked_fill_(~live[:, where].unsqueeze(dim), -torch.inf)
         yield part, logits
-
-
-def _kept_tiles(spec: Exponentials, plan: _Plan, kept: list[Tensor]) -> Iterator[tuple[_Part, Any]]:
-    """Yield what was kept of each tile: its exponentials, or with a shift its logits."""
-    if not spec.unshifted:
-        yield from zip(plan.parts, kept, strict=True)
-        return
-    powers = len(spec.powers)
-    for n, part in enumerate(plan.parts):
-        yield part, kept[n * powers : (n + 1) * powers]

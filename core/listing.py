@@ -18,12 +18,17 @@ class Listed:
     """A block's relation as two lists; whatever is in neither, and in the same scope, is a negative.
 
     Args:
-        positives: (anchor [P], candidate [P]), in order of anchors.
         excepted: (anchor [E], candidate [E]) that are no negatives: the positives, and what is ignored; each once.
+        which: of these the positives, in order of anchors.
     """
 
-    positives: tuple[Tensor, Tensor]
     excepted: tuple[Tensor, Tensor]
+    which: slice
+
+    @property
+    def positives(self) -> tuple[Tensor, Tensor]:
+        """The positives as (anchor [P], candidate [P])."""
+        return self.excepted[0][self.which], self.excepted[1][self.which]
 
 
 # How many pairs may be listed, as a multiple of anchors and candidates.
@@ -36,35 +41,36 @@ def _few(block: Block) -> int:
 
 
 def listed(block: Block) -> Listed | None:
-    """Return the lists, within scopes; None where they are long, the block has an index, or its scopes two sides."""
-    ours, theirs = block.anchor_keys, block.candidate_keys
-    scope = ours.scope if block.mirrored else None
-    if block.index is not None or (scope is None and ours.scope is not None and theirs.scope is not None):
+    """Return the lists, within scopes; None where they are long or the block has an index."""
+    if block.index is not None:
         return None
-    nothing = torch.zeros(0, dtype=torch.int64, device=block.anchors.device)
-    positives = nothing, nothing
+    ours, theirs = block.anchor_keys, block.candidate_keys
+    scopes = None if ours.scope is None or theirs.scope is None else (ours.scope, theirs.scope)
     found: list[tuple[Tensor, Tensor]] = []
     read: list[tuple[Tensor, Tensor]] = []
+    which = slice(0, 0)
     for name in ("row", "match", "alias"):
         first, second = getattr(ours, name), getattr(theirs, name)
         if first is None or second is None or any(first is a and second is c for a, c in read):
             continue
-        if scope is None:
-            pairs = join(first, second, _few(block))
-        else:
-            within = key(scope, first)
-            pairs = join(within, within, _few(block))
+        within = first, second
+        if scopes is not None:
+            own = key(scopes[0], first)
+            within = own, own if block.mirrored else key(scopes[1], second)
+        pairs = join(*within, _few(block))
         if pairs is None:
             return None
         for a, c in read:  # what an earlier key has singled out is listed already
             new = (a[pairs[0]] != c[pairs[1]]) | (a[pairs[0]] == -1)
             pairs = pairs[0][new], pairs[1][new]
+        if name == "match" and block.positives:
+            begin = sum(len(anchor) for anchor, _ in found)
+            which = slice(begin, begin + len(pairs[0]))
         read.append((first, second))
         found.append(pairs)
-        if name == "match" and block.positives:
-            positives = pairs
+    nothing = torch.zeros(0, dtype=torch.int64, device=block.anchors.device)
     anchor, candidate = (torch.cat([nothing, *(pairs[side] for pairs in found)]) for side in (0, 1))
-    return Listed(positives, (anchor, candidate))
+    return Listed((anchor, candidate), which)
 
 
 def listed_positives(block: Block) -> tuple[Tensor, Tensor] | None:

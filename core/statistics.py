@@ -14,7 +14,6 @@ from .block import Block
 from .errors import InvalidValueError
 from .exponentials import Exponentials
 from .finite import check_finite
-from .grouped import grouped_log_sums
 from .listing import listed, listed_positives
 from .pairs import Pairs
 from .precision import full_precision
@@ -146,22 +145,20 @@ def _block(
     weighted = block.log_weights is not None or bool(block.rules)
     plain = similarity.factors and type(similarity).transform is Similarity.transform and not weighted
     a, c = prepared.anchors(block), prepared.candidates(block)
-    mirrored = block.mirrored and a is c
-    scope = None if block.candidate_keys.scope is None else block.anchor_keys.scope
-    found = listed(block) if plain and block.negatives and (mirrored or scope is None) else None
+    found = listed(block) if plain and block.negatives else None
     slots = listed_positives(block) if found is None else found.positives
     walked = tuple[Tensor, ...]()
-    in_groups: Tensor | None = None
+    logits: tuple[Tensor, Tensor] | None = None
     if found is not None:
+        mirrored = block.mirrored and a is c
+        ours, theirs = block.anchor_keys.scope, block.candidate_keys.scope
+        scopes = None if ours is None or theirs is None else (ours, theirs)
         bound = similarity.bound if isinstance(similarity.bound, float) else _greatest(a, c)
-        spec = Exponentials(a, None if mirrored else c, inverse_temperature, powers, found.excepted, bound)
-        excepted = torch.bincount(found.excepted[0], minlength=len(a))
-        if scope is None:
-            sums, negatives = spec.log_sums().unbind(0), len(c) - excepted
-        else:
-            grouped = grouped_log_sums(spec, scope, found.positives)
-            sums, negatives = grouped.log_sums.unbind(0), grouped.sizes - excepted
-            in_groups = grouped.positives
+        spec = Exponentials(a, None if mirrored else c, inverse_temperature, powers, found.excepted, bound, scopes)
+        log_sums, excepted = spec.log_sums()
+        sums = log_sums.unbind(0)
+        negatives = spec.plan.sizes - torch.bincount(found.excepted[0], minlength=len(a))
+        logits = found.positives[0], excepted[found.which]
     elif block.negatives or slots is None:
         measure = _Logits(inverse_temperature, (*powers, 0.0) if weighted else powers, positives=slots is None)
         walked = prepared.walk(block).measured(measure)
@@ -171,12 +168,9 @@ def _block(
         sums = (a.new_full((len(a),), -torch.inf),) * len(powers)
 
     if slots is None:
-        logits = None
         count, total, positive = walked[-3:]
     else:
-        if in_groups is not None:  # they were among the groups' products
-            logits = slots[0], in_groups
-        else:
+        if logits is None:  # they were not among the products
             logits = listed_logits(prepared, block, slots, inverse_temperature)
         count = torch.bincount(logits[0], minlength=len(a))
         total = logits[1].new_zeros(len(a)).index_add(0, logits[0], logits[1])
@@ -221,8 +215,9 @@ def _greatest(anchors: Tensor, candidates: Tensor) -> float | None:
     """Return what no |product| of rows [A, D] and [C, D] passes, by their lengths; None on a GPU, which would wait."""
     if anchors.device.type != "cpu" or not len(anchors) or not len(candidates):
         return None
-    longest = [float(rows.detach().norm(dim=1).max()) for rows in (anchors, candidates)]
-    greatest = longest[0] * longest[1] * (1 + 1e-5)
+    sides = (anchors,) if candidates is anchors else (anchors, candidates)
+    longest = [float(torch.linalg.vector_norm(rows.detach(), dim=1).max()) for rows in sides]
+    greatest = longest[0] * longest[-1] * (1 + 1e-5)
     return greatest if math.isfinite(greatest) else None
 
 

@@ -1,7 +1,7 @@
 """The general way through a block: tile by tile, any similarity, any measure, tiles made again in the backward pass.
 
 Extra memory is one tile's, O(A + C) in all. The common case, exponentials of products, has a faster way of its own in
-`exponentials`; this one takes what is left: labels, scopes, rules, log-weights, networks, functions of every score.
+`exponentials`; this one takes what is left: labels, slots, rules, log-weights, networks, functions of every score.
 
 Shapes: A anchors, C candidates (or slots), D embedding size; "..." are a tile's groups.
 """

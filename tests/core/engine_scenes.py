@@ -184,7 +184,9 @@ def cut(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         limit = {"cpu": 1 << 40 if kept else 0}
         for module, attribute, value in (
             (exponentials, "ENTRIES", {"cpu": entries}),
+            (exponentials, "STACKED", {"cpu": entries}),
             (exponentials, "KEPT_BYTES", limit),
+            (exponentials, "KEPT_TIMES", 0),
             (walk, "ENTRIES", {"cpu": entries}),
             (walk, "KEPT", limit),
         ):

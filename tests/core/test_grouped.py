@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import kontrast as kt
-from kontrast import grouped
+from kontrast import exponentials
 from kontrast.block import Block, Keys
 from kontrast.pairs import Pairs
 
@@ -19,6 +19,8 @@ SCOPES = {
     "equal groups": [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3],
     "mixed up": [2, 0, 1, 2, 1, 0, 0, 1, 2, 3, 3, 3],
     "unequal": [5, 5, 5, 5, 5, 1, 1, 2, 7, 7, 7, 7],
+    "of three and four": [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, -1, -1],
+    "row by row": [0, 1, 2, 3] * 3,
     "some compared with nothing": [0, -1, 0, 1, 1, -1, 0, 1, 1, 4, -1, 4],
     "one": [3] * 12,
     "nothing": [-1] * 12,
@@ -65,15 +67,14 @@ def value(pairs: Pairs, temperature: float) -> Tensor:
     return torch.where(rows.logsumexp > -torch.inf, rows.logsumexp, 0.0).square().sum() + rows.positive_mean.sum()
 
 
-@pytest.mark.parametrize("stacked", [1 << 18, 4], ids=["stacked", "one by one"])
+@pytest.mark.parametrize("stacked", [1 << 18, 20, 4], ids=["stacked", "two at a time", "one by one"])
 @pytest.mark.parametrize("hardness", [0.0, 1.0, 0.7])
 @pytest.mark.parametrize("alias", [False, True])
 @pytest.mark.parametrize("name", SCOPES)
 def test_statistics_of_scopes(
     name: str, alias: bool, hardness: float, stacked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(grouped.STACKED, "cpu", stacked)
-    monkeypatch.setitem(grouped.ENTRIES, "cpu", 20)  # two groups of three in a stack
+    monkeypatch.setitem(exponentials.STACKED, "cpu", stacked)
     pairs = replace(scene(SCOPES[name], alias), hardness=hardness)
     rows = kt.row_statistics(pairs, temperature=0.7)
     expected = oracle(pairs, 0.7, hardness)
@@ -83,10 +84,12 @@ def test_statistics_of_scopes(
     assert rows.negative_logsumexp.tolist() == pytest.approx([row[3] for row in expected], rel=1e-12)
 
 
-@pytest.mark.parametrize("stacked", [1 << 18, 4], ids=["stacked", "one by one"])
-@pytest.mark.parametrize("name", ["mixed up", "unequal", "some compared with nothing"])
+@pytest.mark.parametrize("stacked", [1 << 18, 20, 4], ids=["stacked", "two at a time", "one by one"])
+@pytest.mark.parametrize(
+    "name", ["mixed up", "unequal", "of three and four", "row by row", "some compared with nothing"]
+)
 def test_gradient_of_scopes(name: str, stacked: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(grouped.STACKED, "cpu", stacked)
+    monkeypatch.setitem(exponentials.STACKED, "cpu", stacked)
     pairs = replace(scene(SCOPES[name]), hardness=0.5)
     block = pairs.blocks[0]
 

@@ -1,0 +1,151 @@
+"""Groups: rows of one scope, which meet those of the same scope alone; and stacks of them, one batched product each.
+
+Shapes: A anchors, C candidates, G groups of n rows (and m columns) in a stack.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+__all__ = ["Meeting", "Members", "groups_of", "meetings"]
+
+
+@dataclass(frozen=True)
+class Members:
+    """Which rows are in some groups of one size.
+
+    Args:
+        index: the rows, group after group, [G x n]; None: all there are, in one group.
+        shape: (G, n).
+        live: which are not padding, bool [G, n]; None: all. Padding is read as some row and compared with none.
+        run: the same rows where they lie together, so that they need not be copied.
+        by: what comes first in the run: one group after the other, or the first rows of all groups, then the second.
+    """
+
+    index: Tensor | None
+    shape: tuple[int, int]
+    live: Tensor | None = None
+    run: slice | None = None
+    by: Literal["groups", "rows"] = "groups"
+
+    @classmethod
+    def every(cls, count: int) -> "Members":
+        """Return all of `count` rows as one group."""
+        return cls(None, (1, count), None, slice(0, count))
+
+    @classmethod
+    def of(cls, order: Tensor, start: Tensor, count: Tensor, first: int, last: int) -> "Members":
+        """Return the rows `first` to `last` of the groups that begin at `start` in the order and have `count` rows."""
+        position = torch.arange(first, last, device=order.device)
+        shape = (len(start), last - first)
+        index = order[(start[:, None] + position).clamp(max=len(order) - 1)]
+        live = position < count[:, None]
+        if not bool(live.all()):
+            return cls(index.flatten(), shape, live)
+        begin = int(index[0, 0])
+        run = torch.arange(begin, begin + index.numel(), device=order.device)
+        if torch.equal(index.flatten(), run):
+            return cls(index.flatten(), shape, None, slice(begin, begin + len(run)))
+        if torch.equal(index.t().flatten(), run):
+            return cls(index.flatten(), shape, None, slice(begin, begin + len(run)), "rows")
+        return cls(index.flatten(), shape)
+
+    def read(self, tensor: Tensor) -> Tensor:
+        """Return the rows [G, n, *]: a view of the tensor [A, *] where they lie together."""
+        (groups, rows), rest = self.shape, tensor.shape[1:]
+        if self.run is None:
+            assert self.index is not None
+            return tensor.index_select(0, self.index).view(groups, rows, *rest)
+        if self.by == "rows":
+            return tensor[self.run].view(rows, groups, *rest).transpose(0, 1)
+        return tensor[self.run].view(groups, rows, *rest)
+
+    def put(self, total: Tensor, part: Tensor) -> None:
+        """Write [G, n, *] into the rows."""
+        if self.run is not None:
+            self.read(total).copy_(part)
+        elif self.live is None:
+            total[self.index] = part.flatten(0, 1)
+        else:
+            assert self.index is not None
+            total[self.index[self.live.flatten()]] = part[self.live]
+
+    def add(self, total: Tensor, part: Tensor) -> None:
+        """Add [G, n, *] to the rows; the padding's part must be zero, since it may be added to any."""
+        if self.run is not None:
+            self.read(total).add_(part)
+        else:
+            assert self.index is not None
+            total.index_add_(0, self.index, part.flatten(0, 1))
+
+    def opened(self, total: Tensor) -> Tensor:
+        """Return what may be added to in place and then `close`d: the rows [G, n, *] themselves, or as many zeros."""
+        return self.read(total) if self.run is not None else total.new_zeros(*self.shape, *total.shape[1:])
+
+    def close(self, total: Tensor, part: Tensor) -> None:
+        """Add what `opened` returned to the rows, where it is not they themselves."""
+        if self.run is None:
+            self.add(total, part)
+
+
+def groups_of(scope: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return (order of the rows by scope, the scopes, where each begins in the order, its rows); -1 is left out."""
+    ordered, order = scope.sort(stable=True)
+    values, counts = torch.unique_consecutive(ordered, return_counts=True)
+    starts = counts.cumsum(0) - counts
+    real = values != -1
+    return order, values[real], starts[real], counts[real]
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """The scopes that both sides know.
+
+    Args:
+        order_a: the anchors by scope, [A].
+        start_a: where each group begins in that order, [G].
+        count_a: how many anchors it has.
+        order_c: the candidates by scope, [C].
+        start_c: likewise.
+        count_c: likewise.
+    """
+
+    order_a: Tensor
+    start_a: Tensor
+    count_a: Tensor
+    order_c: Tensor
+    start_c: Tensor
+    count_c: Tensor
+
+    def classes(self) -> Iterator[tuple[Tensor, int, int]]:
+        """Yield groups of about one size, and the most anchors and candidates among them: half a side is padding."""
+        size_a, size_c = (torch.log2(count.double()).ceil().long() for count in (self.count_a, self.count_c))
+        size = size_a * 64 + size_c
+        for one in torch.unique(size).tolist():
+            which = (size == one).nonzero()[:, 0]
+            yield which, int(self.count_a[which].max()), int(self.count_c[which].max())
+
+    def rows(self, groups: Tensor, first: int, last: int) -> Members:
+        """Return the anchors `first` to `last` of some groups."""
+        return Members.of(self.order_a, self.start_a[groups], self.count_a[groups], first, last)
+
+    def columns(self, groups: Tensor, first: int, last: int) -> Members:
+        """Return the candidates `first` to `last` of some groups."""
+        return Members.of(self.order_c, self.start_c[groups], self.count_c[groups], first, last)
+
+
+def meetings(ours: Tensor, theirs: Tensor) -> Meeting:
+    """Return the groups of anchors [A] and of candidates [C] whose scopes are equal; -1 meets nothing."""
+    order_a, values_a, start_a, count_a = groups_of(ours)
+    if theirs is ours:
+        return Meeting(order_a, start_a, count_a, order_a, start_a, count_a)
+    order_c, values_c, start_c, count_c = groups_of(theirs)
+    if not len(values_c):
+        nothing = values_a[:0]
+        return Meeting(order_a, nothing, nothing, order_c, nothing, nothing)
+    at = torch.searchsorted(values_c, values_a).clamp(max=len(values_c) - 1)
+    meets = values_c[at] == values_a
+    return Meeting(order_a, start_a[meets], count_a[meets], order_c, start_c[at[meets]], count_c[at[meets]])

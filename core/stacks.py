@@ -1,0 +1,198 @@
+"""How the fast way through a block is cut: stacks of groups, tiles of a stack, and in each the pairs struck from it.
+
+Shapes: A anchors, C candidates, G groups of n rows and m columns in a stack, E excepted pairs.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .groups import Meeting, Members, meetings
+
+__all__ = ["Part", "Plan", "Stack", "plan"]
+
+# Rows from which a group that meets itself is cut in two, so that half of what lies off the diagonal is not multiplied.
+HALVED = 256
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tile of a stack.
+
+    Args:
+        rows: of each group.
+        columns: of each group.
+        diagonal: whether it meets itself, so that it holds each of its pairs both ways.
+        place: the excepted pairs it holds, by their place in [G, rows, columns] laid flat.
+        number: which of the excepted pairs they are.
+    """
+
+    rows: slice
+    columns: slice
+    diagonal: bool
+    place: Tensor
+    number: Tensor
+
+    def shape(self, stack: "Stack") -> tuple[int, int, int]:
+        """Return [G, rows, columns]."""
+        return stack.rows.shape[0], self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+
+    def turned(self) -> Tensor:
+        """Return the places of the same pairs the other way round, in a tile on the diagonal."""
+        side = self.rows.stop - self.rows.start
+        row, column = self.place // side % side, self.place % side
+        turned: Tensor = self.place + (column - row) * (side - 1)
+        return turned
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Groups of one size, and the tiles they are walked by."""
+
+    rows: Members
+    columns: Members
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of a block.
+
+    Args:
+        stacks: in order.
+        sizes: how many candidates each anchor meets, excepted or not, int64 [A].
+        entries: scores of all tiles.
+        largest: of the largest one.
+    """
+
+    stacks: tuple[Stack, ...]
+    sizes: Tensor
+    entries: int
+    largest: int
+
+
+def plan(
+    shape: tuple[int, int],
+    mirrored: bool,
+    excepted: tuple[Tensor, Tensor],
+    scopes: tuple[Tensor, Tensor] | None,
+    *,
+    entries: int,
+    stacked: int,
+) -> Plan:
+    """Cut a block.
+
+    Args:
+        shape: (A, C).
+        mirrored: whether candidates are the anchors themselves: a tile then serves both directions.
+        excepted: (anchor [E], candidate [E]), inside of scopes.
+        scopes: of anchors [A] and candidates [C]; None: all meet all.
+        entries: scores in a tile.
+        stacked: scores in a stack of several groups.
+    """
+    anchor, candidate = excepted
+    if scopes is None:
+        sizes = torch.full((shape[0],), shape[1], device=anchor.device)
+        found = [(Members.every(shape[0]), Members.every(shape[1]))] if min(shape) else []
+        of, group = anchor.new_zeros(1), anchor.new_zeros(1)
+        row, column = anchor, candidate
+    else:
+        meeting = meetings(*scopes)
+        found, of, group = _stacks(meeting, mirrored, stacked)
+        number_a, row = _positions(meeting.order_a, meeting.start_a, meeting.count_a)
+        column = row if mirrored else _positions(meeting.order_c, meeting.start_c, meeting.count_c)[1]
+        # One more count, for the number -1 of what meets nothing.
+        sizes = torch.cat([meeting.count_c, meeting.count_c.new_zeros(1)])[number_a]
+        of, group = of[number_a[anchor]], group[number_a[anchor]]
+        row, column = row[anchor], column[candidate]
+    order, ends = _by(of, len(found)) if len(found) > 1 else (slice(None), [len(anchor)])
+    stacks = []
+    for n, (rows, columns) in enumerate(found):
+        here = slice(ends[n - 1] if n else 0, ends[n])
+        number = torch.arange(len(anchor), device=anchor.device)[order][here]
+        inside = group[order][here] if scopes is not None else 0
+        parts = _parts(rows, columns, mirrored, inside, row[order][here], column[order][here], number, entries)
+        stacks.append(Stack(rows, columns, tuple(parts)))
+    tiles = [torch.Size(part.shape(stack)).numel() for stack in stacks for part in stack.parts]
+    return Plan(tuple(stacks), sizes, sum(tiles), max(tiles, default=0))
+
+
+def _stacks(meeting: Meeting, mirrored: bool, stacked: int) -> tuple[list[tuple[Members, Members]], Tensor, Tensor]:
+    """Return the stacks, and of every group which stack it is in and where there."""
+    found: list[tuple[Members, Members]] = []
+    of, group = torch.empty_like(meeting.start_a), torch.empty_like(meeting.start_a)
+    for which, n, m in meeting.classes():
+        for groups in which.split(max(1, stacked // (n * m))):
+            rows = meeting.rows(groups, 0, n)
+            of[groups] = len(found)
+            group[groups] = torch.arange(len(groups), device=groups.device)
+            found.append((rows, rows if mirrored else meeting.columns(groups, 0, m)))
+    return found, of, group
+
+
+def _positions(order: Tensor, start: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the group of every row, -1 where it is in none, and its position there."""
+    number = torch.full_like(order, -1)
+    position = torch.zeros_like(order)
+    group = torch.repeat_interleave(count)
+    inside = torch.arange(len(group), device=order.device) - (count.cumsum(0) - count)[group]
+    rows = order[start[group] + inside]
+    number[rows] = group
+    position[rows] = inside
+    return number, position
+
+
+def _by(of: Tensor, count: int) -> tuple[Tensor, list[int]]:
+    """Return the order by `of`, and where each of its `count` values ends in it."""
+    return of.argsort(stable=True), torch.bincount(of, minlength=count).cumsum(0).tolist()
+
+
+def _parts(
+    members: Members,
+    others: Members,
+    mirrored: bool,
+    group: Tensor | int,
+    row: Tensor,
+    column: Tensor,
+    number: Tensor,
+    entries: int,
+) -> list[Part]:
+    (groups, n), m = members.shape, others.shape[1]
+    rows, columns = _sides(groups, n, m, mirrored, entries)
+    down, across = -(-n // rows), -(-m // columns)
+    if mirrored and down > 1:  # below the diagonal there is no tile: the pair is in its mirror image
+        turn = row // rows > column // columns
+        row, column = torch.where(turn, column, row), torch.where(turn, row, column)
+    if down * across > 1:
+        order, ends = _by(row // rows * across + column // columns, down * across)
+        row, column, number = row[order], column[order], number[order]
+        group = group if isinstance(group, int) else group[order]
+        high, wide = (
+            (side - at // cut * cut).clamp(max=cut) for at, side, cut in ((row, n, rows), (column, m, columns))
+        )
+        place = (group * high + row % rows) * wide + column % columns
+    else:
+        ends = [len(row)]
+        place = (group * n + row) * m + column
+    parts = []
+    for i in range(down):
+        for j in range(i if mirrored else 0, across):
+            at = i * across + j
+            here = slice(ends[at - 1] if at else 0, ends[at])
+            part = slice(i * rows, min(n, (i + 1) * rows)), slice(j * columns, min(m, (j + 1) * columns))
+            parts.append(Part(*part, mirrored and i == j, place[here], number[here]))
+    return parts
+
+
+def _sides(groups: int, n: int, m: int, mirrored: bool, entries: int) -> tuple[int, int]:
+    """Return how many rows and columns a tile has at most."""
+    side = max(1, int(entries**0.5))
+    if mirrored:
+        pieces = max(-(-n // side), 2 if n >= HALVED else 1)
+        rows = -(-n // pieces)
+        return rows, rows
+    if groups > 1:
+        return n, m
+    rows = min(n, side) if m >= side else min(n, max(1, entries // m))
+    return rows, min(m, max(side, entries // (2 * rows)))
