@@ -6,7 +6,7 @@ EXTRAS := all,dev
 # What the environment was made from: the dependencies are installed again when pyproject.toml changes, the links of the
 # editable install (2 s) when a file was added or renamed.
 DEPENDENCIES := .venv/dependencies-$(shell cksum < pyproject.toml | tr ' ' -)
-LINKS := .venv/links-$(shell (cat pyproject.toml; find core plugins adapters -name '*.py' | LC_ALL=C sort) | cksum | tr ' ' -)
+LINKS := .venv/links-$(shell (cat pyproject.toml; find core plugins adapters -name '*.py' -o -name '*.yaml' | LC_ALL=C sort) | cksum | tr ' ' -)
 
 # Two test processes share two cores: one thread each.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n 2 -q

@@ -19,6 +19,18 @@ from .errors import (
     RunFolderError,
     UnknownNameError,
 )
+from .getters import (
+    get_adapter,
+    get_augmenter,
+    get_encoder,
+    get_method,
+    get_objective,
+    get_observer,
+    get_optimizer,
+    get_probe,
+    get_recipe,
+    get_sampler,
+)
 from .hookspec import hookimpl
 from .observer import Observer, Progress
 from .optional import optional_import
@@ -30,9 +42,11 @@ from .records import (
     ObjectiveRecord,
     ObserverRecord,
     OptimizerRecord,
+    ProbeRecord,
+    RecipeRecord,
     SamplerRecord,
 )
-from .registry import get_record, get_records
+from .registry import get_record, get_records, register
 
 if TYPE_CHECKING:
     from . import evaluate as evaluate
@@ -215,8 +229,10 @@ __all__ = [
     "Pairs",
     "PluginError",
     "Positives",
+    "ProbeRecord",
     "Progress",
     "Queue",
+    "RecipeRecord",
     "RowStatistics",
     "Rule",
     "Run",
@@ -241,8 +257,18 @@ __all__ = [
     "embedded",
     "embedding_picture",
     "evaluate",
+    "get_adapter",
+    "get_augmenter",
+    "get_encoder",
+    "get_method",
+    "get_objective",
+    "get_observer",
+    "get_optimizer",
+    "get_probe",
+    "get_recipe",
     "get_record",
     "get_records",
+    "get_sampler",
     "hookimpl",
     "join_processes",
     "key",
@@ -251,6 +277,7 @@ __all__ = [
     "optional_import",
     "pair_counts",
     "rank",
+    "register",
     "row_statistics",
     "row_sums",
     "stack",

@@ -16,6 +16,7 @@ class Adapter(ABC):
     default_data: str
     default_encoder: str
     default_augmenter: str
+    default_probe: str = "knn,linear"  # of `kontrast evaluate`; several have commas between them
 
     @abstractmethod
     def load(self, source: str) -> Splits[Data]:

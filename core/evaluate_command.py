@@ -1,90 +1,83 @@
 """`kontrast evaluate`: a run's encoder judged by probes, with all labels or few."""
 
+import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .command_options import chosen_device, read_options, separated
-from .data import Data, Splits
+from .data import ArrayData, Data, Splits
 from .encoder import Encoder
-from .errors import IncompatibleError, InvalidValueError, UnknownNameError
-from .evaluate import Representations, embed, finetune, knn, linear
+from .errors import IncompatibleError, InvalidValueError
+from .evaluate import embed
+from .probe import Row, named_probe
 from .saved_run import SavedRun, open_run
 from .subset import Subset, stratified
 from .table import print_table
 
 __all__ = ["evaluate"]
 
-_PROBES = ("finetune", "knn", "linear")
 _OPTIONS: dict[str, dict[str, Any]] = {
     "--train": {"metavar": "SOURCE", "help": "data set whose train part has the labels; the run's by default"},
     "--test": {
         "metavar": "SOURCE",
         "help": "data set whose test part is judged, or its only part; the run's test part by default",
     },
-    "--probe": {"default": "knn,linear", "help": f"of {', '.join(_PROBES)}; knn,linear by default"},
+    "--probe": {"metavar": "NAMES", "help": "as in kontrast list probes; by default what the domain is judged by"},
     "--labels": {"default": "100%", "help": "shares of the training labels, e.g. 1%%,10%%,100%%; of each class alike"},
-    "--k": {"help": "neighbours; 20,200 by default, as far as there are as many samples"},
-    "--epochs": {"type": int, "default": 50, "help": "of fine-tuning; 50 by default"},
-    "--seed": {"type": int, "default": 0, "help": "of the subsets and of fine-tuning"},
+    "--seed": {"type": int, "default": 0, "help": "of the subsets, and of probes that draw random numbers"},
     "--device": {"default": "auto", "help": "auto: a GPU where there is one"},
     "--json": {"action": "store_true", "help": "as one JSON object"},
 }
+_ABOUT = (
+    "Judge a run's encoder by probes. What a probe can be told is an option here; several values, with commas between "
+    "them, make a row each."
+)
 
 
 def evaluate(given: Sequence[str]) -> int:
-    """Judge a run as the command line says, print accuracies in percent, and return the exit status.
+    """Judge a run as the command line says, print scores (accuracies in percent), and return the exit status.
 
     Raises:
         UnknownNameError: for an unknown run, probe, data set or option; near names are offered.
         InvalidValueError: for a value that cannot be.
         IncompatibleError: if the run or the data cannot be judged so.
     """
-    options = read_options("evaluate", "Judge a run's encoder; accuracies in percent.", _OPTIONS, given)
-    probes = separated(options.probe, "--probe")
-    for probe in probes:
-        if probe not in _PROBES:
-            raise UnknownNameError("probe", probe, _PROBES)
+    folder, names = _first_look(given)
+    run = None if folder is None else open_run(folder)
+    if names is None:
+        names = "knn,linear" if run is None else run.adapter.default_probe
+    probes = [named_probe(name) for name in separated(names, "--probe")]
+    more = {option: about for probe in probes for option, about in probe.help().items() if option not in _OPTIONS}
+    options = read_options("evaluate", _ABOUT, {**_OPTIONS, **more}, given)
+    rows = [row for probe in probes for row in probe.rows({**vars(options), "seed": None})]
     fractions = [_fraction(text) for text in separated(options.labels, "--labels")]
-    neighbours = [_count(text) for text in separated("20,200" if options.k is None else options.k, "--k")]
-    if options.epochs < 1:
-        raise InvalidValueError(f"`--epochs` must be >= 1, got {options.epochs}")
     device = chosen_device(options.device)
-    run = open_run(options.run)
+    run = open_run(options.run) if run is None else run
+    for probe in probes:
+        probe.check_adapter(str(run.config["adapter"]["name"]))
     sources = [run.source if source is None else source for source in (options.train, options.test)]
-    train, test = _parts(run, sources, only_part=options.test is not None)
-    judged = _Judged(run.encoder.to(device), train, test, options.epochs, options.seed)
-    subsets = [judged.subset(fraction) for fraction in fractions]
-    if options.k is not None and "knn" in probes:
-        _refuse_large(neighbours, fractions, subsets)
-    results: list[dict[str, Any]] = [
-        {
-            "probe": probe,
-            **({"k": k} if k else {}),
-            "labels": fraction,
-            "samples": len(indices),
-            "accuracy": judged.accuracy(probe, indices, k),
-        }
-        for probe in probes
-        for k in (neighbours if probe == "knn" else [0])
-        for fraction, indices in zip(fractions, subsets, strict=True)
-    ]
+    judged = _Judged(run.encoder.to(device), _splits(run, sources, only_part=options.test is not None), options.seed)
+    frozen = any(probe.record.frozen for probe in probes)
+    subsets = {fraction: None if fraction == 1 else judged.subset(fraction, frozen=frozen) for fraction in fractions}
+    results = [judged.result(row, fraction, indices) for row in rows for fraction, indices in subsets.items()]
+    parts = {
+        part: {"source": source, "samples": len(data)}
+        for part, source, data in (("train", sources[0], judged.data.train), ("test", sources[1], judged.data.held_out))
+        if data is not None
+    }
     if options.json:
-        parts = {
-            part: {"source": source, "samples": len(data)}
-            for part, source, data in (("train", sources[0], train), ("test", sources[1], test))
-        }
-        about = {"run": str(run.folder), **parts, "seed": options.seed, "finetune_epochs": options.epochs}
-        print(json.dumps({**about, "results": results}, indent=2))
+        print(json.dumps({"run": str(run.folder), **parts, "seed": options.seed, "results": results}, indent=2))
         return 0
-    print(f"accuracy in percent; train {sources[0]} ({len(train)} samples), test {sources[1]} ({len(test)} samples)")
-    _print(
-        results, [f"{100 * fraction:g}% ({len(indices)})" for fraction, indices in zip(fractions, subsets, strict=True)]
-    )
+    said = ", ".join(f"{part} {about['source']} ({about['samples']} samples)" for part, about in parts.items())
+    print(f"accuracy in percent; {said}")
+    _print(rows, results, len(subsets))
     return 0
 
 
@@ -93,54 +86,81 @@ class _Judged:
     """What is embedded once, for all probes and shares of the labels."""
 
     encoder: Encoder
-    train: Data
-    test: Data
-    epochs: int
+    data: Splits[Data]
     seed: int
 
-    def __post_init__(self) -> None:
-        self.bank, self.queries = embed(self.encoder, self.train), embed(self.encoder, self.test)
+    @cached_property
+    def frozen(self) -> Splits[ArrayData]:
+        """The representations as data."""
+        parts = [None if part is None else embed(self.encoder, part) for part in (self.data.train, self.data.held_out)]
+        train, test = (None if part is None else ArrayData(part.rows, part.labels) for part in parts)
+        assert train is not None
+        return Splits(train, test)
 
-    def subset(self, fraction: float) -> Tensor:
-        if self.bank.labels is None:
-            raise IncompatibleError(
-                "evaluation needs labels in training and test data, and the training data have none"
-            )
-        return stratified(self.bank.labels, fraction, seed=self.seed)
+    def subset(self, fraction: float, *, frozen: bool) -> Tensor:
+        """Return a share of the training samples of each class; the labels are read off the representations if any."""
+        data: Data = self.frozen.train if frozen else self.data.train
+        labels = [data.batch(indices).labels for indices in torch.arange(len(data)).split(512)]
+        known = [part for part in labels if part is not None]
+        if len(known) < len(labels):
+            raise IncompatibleError("a share of the labels needs labels, and the training data have none")
+        return stratified(torch.cat(known), fraction, seed=self.seed)
 
-    def accuracy(self, probe: str, indices: Tensor, k: int) -> float | None:
-        """Return the test accuracy with these labels; None where there are fewer than k."""
-        if probe == "finetune":
-            chosen = Subset(self.train, indices)
-            return finetune(self.encoder, chosen, self.test, epochs=self.epochs, seed=self.seed)
-        if k > len(indices):
-            return None
-        labels = None if self.bank.labels is None else self.bank.labels[indices]
-        pair = Representations(self.bank.rows[indices], self.bank.ids[indices], labels), self.queries
-        return knn(pair, k=k) if probe == "knn" else linear(pair)
-
-
-def _print(results: list[dict[str, Any]], columns: list[str]) -> None:
-    rows: dict[str, list[str]] = {}
-    for result in results:
-        name = f"knn, k={result['k']}" if "k" in result else result["probe"]
-        rows.setdefault(name, []).append("-" if result["accuracy"] is None else f"{result['accuracy']:.1f}")
-    print_table(["probe", *columns], [[name, *row] for name, row in rows.items()])
-    if any("-" in row for row in rows.values()):
-        print("- where there are fewer labelled samples than k")
-
-
-def _refuse_large(neighbours: list[int], fractions: list[float], subsets: list[Tensor]) -> None:
-    for k in neighbours:
-        for fraction, indices in zip(fractions, subsets, strict=True):
-            if k > len(indices):
-                raise InvalidValueError(
-                    f"`--k` must be at most the number of labelled samples, got {k}, and {100 * fraction:g}% of "
-                    f"the labels are {len(indices)} samples; take a smaller k or more labels"
-                )
+    def result(self, row: Row, fraction: float, indices: Tensor | None) -> dict[str, Any]:
+        """Return the scores of one row on a share of the labels."""
+        probe = row.probe
+        data: Splits[Any] = self.frozen if probe.record.frozen else self.data
+        train = data.train if indices is None else Subset(data.train, indices)
+        about = {
+            "probe": probe.record.name,
+            "options": dict(row.options),
+            "labels": fraction,
+            "samples": len(train),
+        }
+        seed = {"seed": self.seed} if "seed" in probe.options else {}
+        parts = (train, data.test) if probe.takes_test else (train,)
+        encoder = None if probe.record.frozen else self.encoder
+        try:
+            found = probe.function(encoder, *parts, **row.options, **seed)
+        except InvalidValueError as error:
+            if row.asked:
+                raise
+            return {**about, "scores": None, "reason": str(error)}  # such as 200 neighbours of 100 samples
+        return {**about, "scores": dict(found) if isinstance(found, Mapping) else {"accuracy": float(found)}}
 
 
-def _parts(run: SavedRun, sources: list[str], *, only_part: bool) -> tuple[Data, Data]:
+def _first_look(given: Sequence[str]) -> tuple[str | None, str | None]:
+    """Return the run and the probes that are named: the probes say which further options there are.
+
+    The run is None where there is no need to look at it: it is missing, or help is asked for.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("run", nargs="?")
+    parser.add_argument("--probe")
+    words, joined = iter(given), []
+    for word in words:  # what an option takes is joined to it, so that it is not taken for the run
+        alone = not word.startswith("--") or "=" in word or word in ("--help", "--json")
+        joined.append(word if alone else f"{word}={next(words, '')}")
+    found, _ = parser.parse_known_args(joined)
+    return None if {"-h", "--help"} & set(given) else found.run, found.probe
+
+
+def _print(rows: list[Row], results: list[dict[str, Any]], columns: int) -> None:
+    """Print a line for every score of every row, with a column for every share of the labels."""
+    lines: list[list[str]] = []
+    for number, row in enumerate(rows):
+        found = results[number * columns : (number + 1) * columns]
+        for name in dict.fromkeys(name for result in found for name in result["scores"] or ("accuracy",)):
+            digits = 1 if name == "accuracy" else 4
+            cells = ["-" if r["scores"] is None else f"{r['scores'][name]:.{digits}f}" for r in found]
+            lines.append([str(row) if name == "accuracy" else f"{row}: {name}", *cells])
+    print_table(["probe", *(f"{100 * r['labels']:g}% ({r['samples']})" for r in results[:columns])], lines)
+    for number, result in enumerate(results):
+        if result["scores"] is None:
+            print(f"- {rows[number // columns]} at {100 * result['labels']:g}%: {result['reason']}")
+
+
+def _splits(run: SavedRun, sources: list[str], *, only_part: bool) -> Splits[Data]:
     """Return the training and the test data.
 
     Args:
@@ -149,11 +169,10 @@ def _parts(run: SavedRun, sources: list[str], *, only_part: bool) -> tuple[Data,
         only_part: judge on a source without a test part, if it is not the one with the labels.
     """
     same = Path(sources[0]).resolve() == Path(sources[1]).resolve()
-    splits: list[Splits[Data]] = [run.load(sources[0])]
-    splits.append(splits[0] if same else run.load(sources[1]))
-    if only_part and not same and splits[1].held_out is None:
-        return splits[0].train, splits[1].train
-    return splits[0].train, splits[1].test
+    first: Splits[Data] = run.load(sources[0])
+    second = first if same else run.load(sources[1])
+    held_out = second.train if only_part and not same and second.held_out is None else second.held_out
+    return Splits(first.train, held_out)
 
 
 def _fraction(text: str) -> float:
@@ -166,9 +185,3 @@ def _fraction(text: str) -> float:
             f"`--labels` must be percentages above 0% and up to 100%, got {text!r}; write e.g. 1%,10%,100%"
         )
     return share
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise InvalidValueError(f"`--k` must be whole numbers >= 1, got {text!r}; write e.g. 20,200")
-    return int(text)

@@ -28,6 +28,8 @@ from .records import (
     ObjectiveRecord,
     ObserverRecord,
     OptimizerRecord,
+    ProbeRecord,
+    RecipeRecord,
     SamplerRecord,
 )
 
@@ -82,4 +84,16 @@ def kontrast_observers() -> Iterable[ObserverRecord]:
 @hookspec
 def kontrast_optimizers() -> Iterable[OptimizerRecord]:
     """Return the optimizers this plugin provides."""
+    ...
+
+
+@hookspec
+def kontrast_probes() -> Iterable[ProbeRecord]:
+    """Return the probes this plugin provides, which `kontrast evaluate` judges encoders by."""
+    ...
+
+
+@hookspec
+def kontrast_recipes() -> Iterable[RecipeRecord]:
+    """Return the recipes this plugin provides: settings of `kontrast train` under a name."""
     ...

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from .errors import IncompatibleError
 
-__all__ = ["is_value", "no_options", "parameters", "plain", "refuse_missing"]
+__all__ = ["is_value", "meanings", "no_options", "parameters", "plain", "refuse_missing"]
 
 _VALUES = (bool, int, float, str, Enum, PurePath, NoneType, list, tuple, dict, set)
 
@@ -22,6 +22,14 @@ def parameters(make: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
         return inspect.signature(make).parameters
     except ValueError:  # some of Python's own have none
         return {}
+
+
+def meanings(make: Callable[..., Any]) -> dict[str, str]:
+    """Return what a factory's docstring says of its parameters, by name, each in one line."""
+    from docstring_parser import parse
+
+    text = parse(inspect.getdoc(make) or "")
+    return {entry.arg_name: " ".join((entry.description or "").split()) for entry in text.params}
 
 
 def is_value(annotation: Any) -> bool:

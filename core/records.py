@@ -2,9 +2,10 @@
 
 import inspect
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.resources import files
 from typing import Any, ClassVar
 
 from .errors import InvalidValueError, MissingExtraError, PluginError
@@ -17,6 +18,8 @@ __all__ = [
     "ObjectiveRecord",
     "ObserverRecord",
     "OptimizerRecord",
+    "ProbeRecord",
+    "RecipeRecord",
     "Record",
     "SamplerRecord",
 ]
@@ -35,18 +38,22 @@ class Record:
         summary: one line for `kontrast list`.
         paper: where it comes from, e.g. `"arXiv:2002.05709"`.
         extra: what to install when the factory's import fails, e.g. `"kontrast[vision]"`.
+        provider: whose it is, for errors; the registry fills it in.
 
     Raises:
         InvalidValueError: if the name or the factory is not of that form.
     """
 
     kind: ClassVar[str] = ""
+    _path: ClassVar[re.Pattern[str]] = re.compile(r"[\w.]+:[\w.]+")
+    _path_form: ClassVar[str] = "package.module:attribute"
 
     name: str
     factory: str | Callable[..., Any]
     summary: str = ""
     paper: str = ""
     extra: str = ""
+    provider: str = field(default="", kw_only=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -54,11 +61,14 @@ class Record:
                 f"a {self.kind}'s name must be lower-case letters, digits and single hyphens, got {self.name!r}"
             )
         path = self.factory if isinstance(self.factory, str) else ""
-        if not callable(self.factory) and not re.fullmatch(r"[\w.]+:[\w.]+", path):
+        if not callable(self.factory) and not self._path.fullmatch(path):
             raise InvalidValueError(
-                f"the factory of {self.kind} `{self.name}` must be a callable or 'package.module:attribute', "
+                f"the factory of {self.kind} `{self.name}` must be a callable or '{self._path_form}', "
                 f"got {self.factory!r}"
             )
+
+    def __str__(self) -> str:
+        return f"{self.kind} `{self.name}`" + (f" of {self.provider}" if self.provider else "")
 
     def load(self) -> Callable[..., Any]:
         """Import the factory and return it.
@@ -77,17 +87,17 @@ class Record:
         except ModuleNotFoundError as error:
             package, _, inside = (error.name or "").partition(".")
             if inside and package == module_name.partition(".")[0]:  # the package is there, and lacks the module
-                raise PluginError(f"{self.kind} `{self.name}`: {self.factory} leads nowhere: {error}") from error
+                raise PluginError(f"{self}: {self.factory} leads nowhere: {error}") from error
             remedy = f"run `pip install '{self.extra}'`" if self.extra else f"install `{error.name}`"
             raise MissingExtraError(
-                f"{self.kind} `{self.name}` needs the package `{error.name}`, which is not installed; {remedy}"
+                f"{self} needs the package `{error.name}`, which is not installed; {remedy}"
             ) from error
         except Exception as error:
             raise PluginError(
-                f"{self.kind} `{self.name}` could not be loaded from {self.factory}: {type(error).__name__}: {error}"
+                f"{self} could not be loaded from {self.factory}: {type(error).__name__}: {error}"
             ) from error
         if not callable(target):
-            raise PluginError(f"{self.kind} `{self.name}`: {self.factory} must be callable, got {target!r}")
+            raise PluginError(f"{self}: {self.factory} must be callable, got {target!r}")
         return target  # type: ignore[no-any-return]  # callable() narrows Any to nothing more precise
 
     def signature(self) -> inspect.Signature:
@@ -147,3 +157,56 @@ class OptimizerRecord(Record):
     """An optimizer's settings: `factory(**parameters) -> kontrast.OptimizerSettings`; the run builds it of them."""
 
     kind = "optimizer"
+
+
+@dataclass(frozen=True)
+class ProbeRecord(Record):
+    """A probe, for `kontrast evaluate`: `factory(encoder, train, test, *, options) -> accuracy in percent`.
+
+    It may return scores by name instead, such as `{"recall": 0.2, "ndcg": 0.2}`. One that takes no `test` judges the
+    training part alone; `test` is None where the data have no other part. What stands behind the `*` are options.
+
+    Args:
+        adapter: the domain whose encoders it judges; empty: any.
+        frozen: it reads representations alone. It is then given None for the encoder and data whose inputs are the
+            representations, which all such probes share.
+        usual: values of options where none are given, each a row: `{"k": (20, 200)}`.
+    """
+
+    kind = "probe"
+
+    adapter: str = ""
+    frozen: bool = False
+    usual: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+
+class RecipeRecord(Record):
+    """A setting under a name, for `kontrast train --recipe`: a config file inside a package, `"package:file.yaml"`.
+
+    The file is what `--config` reads, `factory` its path, or what returns such a mapping.
+    """
+
+    kind = "recipe"
+    _path = re.compile(r"[\w.]+:[\w./-]+\.(yaml|json)")
+    _path_form = "package:file.yaml"
+
+    def load(self) -> Callable[..., Any]:
+        """Read the file and return what returns its contents.
+
+        Raises:
+            PluginError: if it is not there or holds no mapping.
+        """
+        if not isinstance(self.factory, str):
+            return self.factory
+        package, _, name = self.factory.partition(":")
+        import yaml
+
+        try:
+            options = yaml.safe_load(files(package).joinpath(name).read_text(encoding="utf-8"))  # JSON is YAML too
+        except (ImportError, OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise PluginError(
+                f"{self} could not be read from {self.factory}: {type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(options, dict):
+            raise PluginError(f"{self}: {self.factory} must hold a mapping of options, got {type(options).__name__}")
+        return lambda: options

@@ -1,78 +1,39 @@
-"""The registry: finds plugins by entry points, loads each on its own, and keeps the records they provide.
+"""The registry: the records that plugins provide, and those that this process registers itself, by kind and name.
 
-pluggy's own loader is not used: it stops at the first broken plugin, drops the second of two with one name in
-silence, and takes the file system's order. Here a plugin that fails is recorded with stage and cause and the others
-load; the order is that of names; two claims on one name are an error that names both.
+Two claims on one name are an error that names both; `distribution:name` picks one.
 """
 
 import os
 import re
+import sys
 import warnings
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
-from importlib.metadata import Distribution, EntryPoint, entry_points
-from typing import Any, TypeVar
+from inspect import getdoc
+from threading import RLock
+from typing import Any, TypeVar, overload
 
-import pluggy
-
-from . import hookspec
 from .errors import InvalidValueError, PluginError, UnknownNameError
-from .records import (
-    AdapterRecord,
-    AugmenterRecord,
-    EncoderRecord,
-    MethodRecord,
-    ObjectiveRecord,
-    ObserverRecord,
-    OptimizerRecord,
-    Record,
-    SamplerRecord,
-)
+from .plugin import KINDS, Plugin, load_plugins
+from .records import Record
 
-__all__ = ["KINDS", "Plugin", "PluginWarning", "Registry", "get_record", "get_records", "registry"]
-
-KINDS: dict[str, type[Record]] = {
-    "kontrast_methods": MethodRecord,
-    "kontrast_objectives": ObjectiveRecord,
-    "kontrast_samplers": SamplerRecord,
-    "kontrast_encoders": EncoderRecord,
-    "kontrast_augmenters": AugmenterRecord,
-    "kontrast_adapters": AdapterRecord,
-    "kontrast_observers": ObserverRecord,
-    "kontrast_optimizers": OptimizerRecord,
-}
+__all__ = [
+    "KINDS",
+    "Plugin",
+    "PluginWarning",
+    "Registry",
+    "get_record",
+    "get_records",
+    "register",
+    "registry",
+]
 
 R = TypeVar("R", bound=Record)
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class PluginWarning(UserWarning):
     """A plugin could not be loaded; what others provide is not affected."""
-
-
-@dataclass(frozen=True)
-class Plugin:
-    """One entry point of the group `kontrast` and what became of it.
-
-    `state` is loaded, disabled or failed; a failed one has the `stage` (name, import, hooks, records) and the `error`.
-    """
-
-    name: str
-    distribution: str
-    version: str
-    state: str
-    stage: str = ""
-    error: BaseException | None = None
-    records: tuple[Record, ...] = ()
-
-    def __str__(self) -> str:
-        text = f"plugin `{self.name}` ({self.distribution} {self.version})"
-        if self.error is None:
-            return f"{text} {self.state}"
-        return (
-            f"{text} failed at {self.stage}: {type(self.error).__name__}: {self.error}; "
-            f"mend it or set KONTRAST_DISABLE_PLUGINS={self.name}"
-        )
 
 
 class Registry:
@@ -81,24 +42,36 @@ class Registry:
     Args:
         allow: names of the plugins to load beside kontrast's own; None: all.
         block: names of plugins that are not even imported.
+        registered: records of this process itself, by the module that registered each; looked at anew each time.
     """
 
-    def __init__(self, *, allow: Collection[str] | None = None, block: Collection[str] = ()) -> None:
-        self._manager = pluggy.PluginManager("kontrast")
-        self._manager.add_hookspecs(hookspec)
-        found: dict[str, list[EntryPoint]] = {}
-        for point in entry_points(group="kontrast"):
-            found.setdefault(point.name, []).append(point)
-        self.plugins: tuple[Plugin, ...] = tuple(
-            plugin for _, points in sorted(found.items()) for plugin in self._load(points, allow, block)
-        )
-        failed = {str(plugin.error): plugin for plugin in self.plugins if plugin.error is not None}
+    def __init__(
+        self,
+        *,
+        allow: Collection[str] | None = None,
+        block: Collection[str] = (),
+        registered: Mapping[str, Collection[Record]] | None = None,
+    ) -> None:
+        self._found = tuple(load_plugins(allow=allow, block=block))
+        self._registered = {} if registered is None else registered
+        if os.environ.get("RANK", "0") != "0":  # one process speaks for all; a run compares their plugins
+            return
+        failed = {plugin.name: plugin for plugin in self._found if plugin.error is not None}
         for plugin in failed.values():  # two that claim one name share their error
             warnings.warn(str(plugin), PluginWarning, stacklevel=2)
 
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """Every plugin that was found, by name, and behind them the modules that registered something themselves."""
+        here = (
+            Plugin(module, module.partition(".")[0], "", "registered", records=tuple(records))
+            for module, records in sorted(self._registered.items())
+        )
+        return (*self._found, *here)
+
     def records(self, kind: type[R]) -> dict[str, R]:
         """Return the records of one kind by name, sorted; names that two plugins claim are left out."""
-        claims = self._claims(kind)
+        claims = self.claims(kind)
         return {name: providers[0][1] for name, providers in sorted(claims.items()) if len(providers) == 1}
 
     def get(self, kind: type[R], name: str) -> R:
@@ -109,7 +82,7 @@ class Registry:
             PluginError: if two plugins claim the name.
         """
         distribution, _, short = name.rpartition(":")
-        claims = self._claims(kind)
+        claims = self.claims(kind)
         providers = [
             (plugin, record)
             for plugin, record in claims.get(short, [])
@@ -121,14 +94,15 @@ class Registry:
             cause = failed[0].error if failed else None
             raise UnknownNameError(kind.kind, name, claims, hint=hint) from cause
         if len(providers) > 1:
-            names = sorted(f"{plugin.distribution}:{short}" for plugin, _ in providers)
+            names = sorted({f"{plugin.distribution}:{short}" for plugin, _ in providers})
             raise PluginError(
                 f"{kind.kind} `{short}` is claimed by {' and '.join(str(plugin) for plugin, _ in providers)}; "
                 f"write {' or '.join(f'`{choice}`' for choice in names)}"
             )
         return providers[0][1]
 
-    def _claims(self, kind: type[R]) -> dict[str, list[tuple[Plugin, R]]]:
+    def claims(self, kind: type[R]) -> dict[str, list[tuple[Plugin, R]]]:
+        """Return by name who provides a record of one kind; more than one: none of them wins."""
         claims: dict[str, list[tuple[Plugin, R]]] = {}
         for plugin in self.plugins:
             for record in plugin.records:
@@ -136,54 +110,10 @@ class Registry:
                     claims.setdefault(record.name, []).append((plugin, record))
         return claims
 
-    def _load(
-        self, points: list[EntryPoint], allow: Collection[str] | None, block: Collection[str]
-    ) -> Iterable[Plugin]:
-        def wanted(point: EntryPoint) -> bool:
-            allowed = allow is None or point.name in allow or _source(point.dist)[0] == "kontrast"
-            return allowed and point.name not in block
 
-        points = sorted(points, key=lambda point: _source(point.dist))
-        claims = [point for point in points if wanted(point)]  # one that is not wanted takes no name away
-        for point in points:
-            distribution, version = _source(point.dist)
-            plugin = Plugin(point.name, distribution, version, state="loaded")
-            if not any(point is claim for claim in claims):  # equal entry points may be of two distributions
-                yield replace(plugin, state="disabled")
-                continue
-            stage = "name"
-            try:
-                if len(claims) > 1:
-                    sources = " and ".join(" ".join(_source(twin.dist)) for twin in claims)
-                    raise InvalidValueError(f"the entry point `{point.name}` is claimed by {sources}")
-                stage = "import"
-                module = point.load()
-                stage = "hooks"
-                self._register(module, point.name)
-                stage = "records"
-                yield replace(plugin, records=self._collect(module))
-            except (Exception, SystemExit) as error:  # whatever a plugin raises, the others load; it is reported above
-                self._manager.unregister(name=point.name)
-                yield replace(plugin, state="failed", stage=stage, error=error)
-
-    def _register(self, module: object, name: str) -> None:
-        self._manager.register(module, name=name)
-        unknown = sorted(caller.name for caller in self._manager.get_hookcallers(module) or () if not caller.has_spec())
-        if unknown:
-            raise InvalidValueError(f"unknown hook {', '.join(unknown)}; the hooks are {', '.join(sorted(KINDS))}")
-
-    def _collect(self, module: object) -> tuple[Record, ...]:
-        others = [plugin for plugin in self._manager.get_plugins() if plugin is not module]
-        records: list[Record] = []
-        for hook, kind in KINDS.items():
-            for result in self._manager.subset_hook_caller(hook, remove_plugins=others)():
-                for record in result:
-                    if not isinstance(record, kind):
-                        raise InvalidValueError(f"{hook} must return {kind.__name__} records, got {record!r}")
-                    if any(type(other) is kind and other.name == record.name for other in records):
-                        raise InvalidValueError(f"{hook} returns {kind.kind} `{record.name}` twice")
-                    records.append(record)
-        return tuple(records)
+_registered: dict[str, list[Record]] = {}
+_lock = RLock()
+_loading: list[bool] = []  # other threads wait; whoever asks again while plugins are loaded is one of them
 
 
 @cache
@@ -192,12 +122,23 @@ def registry() -> Registry:
 
     `KONTRAST_PLUGINS=a,b` loads only these beside our own (empty: our own alone); `KONTRAST_DISABLE_PLUGINS=a,b` are
     not even imported.
+
+    Raises:
+        PluginError: if a plugin asks for it while it is imported.
     """
-    allow = os.environ.get("KONTRAST_PLUGINS")
-    return Registry(
-        allow=None if allow is None else _names(allow),
-        block=_names(os.environ.get("KONTRAST_DISABLE_PLUGINS", "")),
-    )
+    with _lock:
+        if _loading:
+            raise PluginError("a plugin must not look up names while it is imported; do it where one is needed")
+        _loading.append(True)
+        try:
+            allow = os.environ.get("KONTRAST_PLUGINS")
+            return Registry(
+                allow=None if allow is None else _names(allow),
+                block=_names(os.environ.get("KONTRAST_DISABLE_PLUGINS", "")),
+                registered=_registered,
+            )
+        finally:
+            _loading.clear()
 
 
 def get_record(kind: type[R], name: str) -> R:
@@ -210,15 +151,70 @@ def get_records(kind: type[R]) -> dict[str, R]:
     return registry().records(kind)
 
 
+@overload
+def register(what: R) -> R: ...
+
+
+@overload
+def register(what: type[Record], name: str, summary: str = "", **fields: Any) -> Callable[[F], F]: ...
+
+
+def register(what: Record | type[Record], name: str = "", summary: str = "", **fields: Any) -> Any:
+    """Register a name in this process alone, for notebooks and scripts; a package has a plugin instead.
+
+    A record as it is, `register(MethodRecord("mine", mine))`, or by a decorator::
+
+        @kontrast.register(kontrast.ObjectiveRecord, "my-loss")
+        class MyLoss(kontrast.Objective): ...
+
+    From then on the name works like any other: in `get_record`, `Run`, `kontrast.testing`. A plugin that has the name
+    too makes it ambiguous; `MODULE:name` is the one registered here. Run again, a cell of a notebook replaces what it
+    registered before.
+
+    Args:
+        what: the record, or with a decorator the kind of record.
+        name: with a decorator, as in the record, like the rest.
+        summary: by default the first line of the docstring.
+        fields: the record's other fields.
+
+    Raises:
+        InvalidValueError: if something else of this process has the name.
+    """
+    frame = sys._getframe(1)  # whoever registers it provides it, wherever its factory comes from
+    module: str = frame.f_globals.get("__name__", "__main__")
+    if isinstance(what, Record):
+        _add(module, what)
+        return what
+
+    def decorate(factory: F) -> F:
+        about = summary or (getdoc(factory) or "").partition("\n")[0].rstrip(".")
+        _add(module, what(name, factory, about, **fields))
+        return factory
+
+    return decorate
+
+
+def _add(module: str, record: Record) -> None:
+    if type(record) not in KINDS.values():
+        raise InvalidValueError(f"what is registered must be a record such as MethodRecord, got {record!r}")
+    for home, records in _registered.items():
+        for other in [other for other in records if type(other) is type(record) and other.name == record.name]:
+            if (home, _origin(other)) != (module, _origin(record)):
+                raise InvalidValueError(
+                    f"{record.kind} `{record.name}` is registered in this process already, by {home} for "
+                    f"{_origin(other)}; choose another name for {_origin(record)}"
+                )
+            records.remove(other)
+    _registered.setdefault(module, []).append(record)
+
+
+def _origin(record: Record) -> str:
+    factory = record.factory
+    return factory if isinstance(factory, str) else getattr(factory, "__qualname__", repr(factory))
+
+
 def _names(text: str) -> frozenset[str]:
     return frozenset(name.strip() for name in text.split(",") if name.strip())
-
-
-def _source(distribution: Distribution | None) -> tuple[str, str]:
-    if distribution is None:
-        return "unknown", "?"
-    metadata: Any = distribution.metadata  # typed without None, which it gives for broken metadata
-    return (metadata["Name"] if metadata else None) or "unknown", distribution.version
 
 
 def _normal(distribution: str) -> str:

@@ -35,7 +35,7 @@ class CrossValidated:
 
 
 def svm(
-    encoder: nn.Module | Representations,
+    encoder: nn.Module | Representations | None,
     data: Data | None = None,
     *,
     folds: int = 10,
@@ -51,7 +51,7 @@ def svm(
     and a machine fitted to them is judged on it once.
 
     Args:
-        encoder: what embeds the data, or representations of the whole set.
+        encoder: what embeds the data (None: the inputs themselves), or representations of the whole set.
         data: all labelled samples.
         folds: parts that are judged in turn.
         costs: values of C, the inverse strength of the regularisation, to choose from.

@@ -23,6 +23,7 @@ from .records import (
     MethodRecord,
     ObjectiveRecord,
     OptimizerRecord,
+    RecipeRecord,
     SamplerRecord,
 )
 from .registry import get_record, get_records
@@ -47,7 +48,9 @@ def train(given: list[str]) -> int:
         known = get_records(MethodRecord)
         if names.wants == "help":
             print(
-                f"usage: kontrast train METHOD [options]\n\nmethods: {', '.join(known)}\n\nkontrast train METHOD --help"
+                f"usage: kontrast train METHOD [options]\n       kontrast train --recipe NAME [options]\n\n"
+                f"methods: {', '.join(known)}\n\nrecipes: {', '.join(get_records(RecipeRecord))}\n\n"
+                "kontrast train METHOD --help"
             )
             return 0
         raise UnknownNameError("method", "", known, hint="; write kontrast train METHOD ...")

@@ -17,6 +17,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from .errors import InvalidValueError, UnknownNameError
+from .getters import get_recipe
 from .option_types import parameters
 from .run import Run
 
@@ -32,7 +33,7 @@ class Names:
     Args:
         chosen: part -> name, of those that were named.
         inner: the sampler inside a sampler that wraps one, the one inside that, and so on, as far as they were named.
-        config: the config file's contents.
+        config: the contents of the config file, or of the recipe.
         rest: the arguments that are left for the second reading.
         wants: `"help"`, `"config"` (print it and end) or `""`.
     """
@@ -60,10 +61,11 @@ class Factory:
 
 
 def read_names(given: Sequence[str]) -> Names:
-    """Read the names of the parts, and the config file.
+    """Read the names of the parts, and the config file or recipe.
 
     Raises:
         InvalidValueError: if the command line or the config file cannot be read.
+        UnknownNameError: if there is no such recipe.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for part in CHOICES[1:]:
@@ -73,6 +75,7 @@ def read_names(given: Sequence[str]) -> Names:
     for level in range(1, depth + 1):
         parser.add_argument(f"--{inner_key(level)}")
     parser.add_argument("--config", type=Path)
+    parser.add_argument("--recipe")
     parser.add_argument("--print-config", action="store_true", dest="print_config")
     rest = list(given)
     method = rest.pop(0) if rest and not rest[0].startswith("-") else None
@@ -80,7 +83,16 @@ def read_names(given: Sequence[str]) -> Names:
         found, rest = parser.parse_known_args(rest)
     except argparse.ArgumentError as error:
         raise InvalidValueError(f"the command line cannot be read: {error}") from error
-    config = {} if found.config is None else _read_config(found.config)
+    if found.config is not None and found.recipe is not None:
+        raise InvalidValueError(
+            f"`--config` and `--recipe` must not be given together, got {found.config} and {found.recipe}; "
+            "kontrast train --recipe NAME --print-config writes a recipe to change"
+        )
+    config: dict[str, Any] = {}
+    if found.config is not None:
+        config = _read_config(found.config)
+    elif found.recipe is not None:
+        config = _parts(get_recipe(found.recipe))
     chosen = {
         part: config[part]["name"] for part in CHOICES if isinstance(config.get(part), dict) and "name" in config[part]
     }
@@ -111,8 +123,8 @@ def parse(names: Names, factories: Mapping[str, Factory]) -> Namespace:
         prog=f"kontrast train {names.chosen['method']}",
         description="--adapter, --data, --encoder, --augmenter, --optimizer, --sampler and --objective NAME choose "
         "the parts whose parameters stand below; kontrast list shows the names. --config FILE reads all of it from a "
-        "file, a run's config.json for instance, and --print-config writes it. On several processes: torchrun "
-        "--nproc-per-node N -m kontrast train ...",
+        "file, a run's config.json for instance, --recipe NAME from a registered one, and --print-config writes it. On "
+        "several processes: torchrun --nproc-per-node N -m kontrast train ...",
         exit_on_error=False,
     )
     parser.add_argument("--out", type=str, required=names.wants != "config", help="the run's folder")
@@ -137,7 +149,7 @@ def parse(names: Names, factories: Mapping[str, Factory]) -> Namespace:
     # As words, not as defaults, which are not held to their types.
     words = [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in from_file.items()]
     inner = (inner_key(level) for level in range(1, len(names.inner) + 2))
-    options = {f"--{name}" for name in (*known, *CHOICES[1:], *inner, "config", "print-config", "help")}
+    options = {f"--{name}" for name in (*known, *CHOICES[1:], *inner, "config", "print-config", "recipe", "help")}
     for token in names.rest:
         option = token.split("=")[0]
         if option.startswith("--") and option not in options:
@@ -200,6 +212,10 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise InvalidValueError(f"`--config` must be a readable JSON or YAML file, got {path}: {error}") from error
     if not isinstance(config, dict):
         raise InvalidValueError(f"`--config` must hold a mapping of options, got {type(config).__name__} in {path}")
+    return _parts(config)
+
+
+def _parts(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _named(value) if key in CHOICES else value for key, value in config.items()}
 
 
@@ -221,5 +237,5 @@ def _from_config(names: Names, known: Sequence[str]) -> dict[str, Any]:
             values[key] = value
     for name in values:
         if name not in known:
-            raise UnknownNameError("option", name, known, hint=" (in the config file)")
+            raise UnknownNameError("option", name, known, hint=" (in the config file or recipe)")
     return values

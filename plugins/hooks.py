@@ -1,7 +1,15 @@
 """What kontrast's own plugins provide. Light: nothing here imports torch."""
 
 import kontrast
-from kontrast import MethodRecord, ObjectiveRecord, ObserverRecord, OptimizerRecord, SamplerRecord
+from kontrast import (
+    MethodRecord,
+    ObjectiveRecord,
+    ObserverRecord,
+    OptimizerRecord,
+    ProbeRecord,
+    RecipeRecord,
+    SamplerRecord,
+)
 
 
 @kontrast.hookimpl
@@ -180,4 +188,48 @@ def kontrast_optimizers() -> list[OptimizerRecord]:
             "lars", "kontrast:LARS", "A trust ratio for each weight, for large batches", "arXiv:1708.03888"
         ),
         OptimizerRecord("sgd", "kontrast:SGD", "SGD with momentum"),
+    ]
+
+
+@kontrast.hookimpl
+def kontrast_probes() -> list[ProbeRecord]:
+    """Return the core's probes."""
+    home = "kontrast.evaluate"
+    return [
+        ProbeRecord("finetune", f"{home}:finetune", "The encoder trained on with labels", "arXiv:2002.05709"),
+        ProbeRecord(
+            "knn",
+            f"{home}:knn",
+            "A vote of the nearest training samples",
+            "arXiv:1805.01978",
+            frozen=True,
+            usual={"k": (20, 200)},
+        ),
+        ProbeRecord("linear", f"{home}:linear", "Logistic regression", extra="kontrast[eval]", frozen=True),
+        ProbeRecord(
+            "svm",
+            f"{home}:svm",
+            "Cross-validated over the training part, as for TU graphs",
+            "arXiv:1908.01000",
+            extra="kontrast[eval]",
+            frozen=True,
+        ),
+    ]
+
+
+@kontrast.hookimpl
+def kontrast_recipes() -> list[RecipeRecord]:
+    """Return the settings of our examples and benchmarks."""
+    home = "kontrast.plugins:recipes"
+    return [
+        RecipeRecord("byol-digits", f"{home}/byol-digits.yaml", "BYOL on 8 x 8 digits", "arXiv:2006.07733"),
+        RecipeRecord(
+            "graphcl-tu",
+            f"{home}/graphcl-tu.yaml",
+            "GraphCL's unsupervised setting; give --data a TU set",
+            "arXiv:2010.13902",
+        ),
+        RecipeRecord("moco-v2-digits", f"{home}/moco-v2-digits.yaml", "MoCo v2 on 8 x 8 digits", "arXiv:2003.04297"),
+        RecipeRecord("simclr-digits", f"{home}/simclr-digits.yaml", "SimCLR on 8 x 8 digits", "arXiv:2002.05709"),
+        RecipeRecord("vicreg-digits", f"{home}/vicreg-digits.yaml", "VICReg on 8 x 8 digits", "arXiv:2105.04906"),
     ]

@@ -13,6 +13,7 @@ class GraphAdapter(kt.Adapter):
     default_data = "ba2motifs"
     default_encoder = "gin"
     default_augmenter = "graphcl-views"
+    default_probe = "svm"
 
     def load(self, source: str) -> kt.Splits[GraphData]:
         """Return `kontrast.adapters.graph.load(source)`."""

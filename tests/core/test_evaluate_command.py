@@ -41,7 +41,7 @@ def test_each_probe_and_share_is_what_its_function_says(run: Path, capsys: pytes
     source = str(run.parent / "images.npz")
     assert found["train"] == {"source": source, "samples": TRAIN}
     assert found["test"] == {"source": source, "samples": TEST}
-    assert (found["seed"], found["finetune_epochs"]) == (3, 2)
+    assert found["seed"] == 3
     opened = open_run(run)
     splits = opened.load()
     bank, queries = embed(opened.encoder, splits.train), embed(opened.encoder, splits.test)
@@ -61,22 +61,25 @@ def test_each_probe_and_share_is_what_its_function_says(run: Path, capsys: pytes
             expected.append(
                 {
                     "probe": probe,
-                    **({"k": k} if k else {}),
+                    "options": {"k": k} if k else {"epochs": 2} if probe == "finetune" else {},
                     "labels": share,
                     "samples": len(indices),
-                    "accuracy": accuracy,
+                    "scores": None if accuracy is None else {"accuracy": accuracy},
                 }
             )
+    reasons = [row.pop("reason", "") for row in found["results"]]
     assert found["results"] == expected
     assert [row["samples"] for row in found["results"][:3]] == [6, 30, 60]
-    assert [row["accuracy"] is None for row in found["results"][:6]] == [True, False, False, True, True, True]
+    assert [row["scores"] is None for row in found["results"][:6]] == [True, False, False, True, True, True]
+    assert reasons[0] == "`k` must be in 1..6, the number of training samples, got 20"
+    assert [bool(reason) for reason in reasons] == [row["scores"] is None for row in found["results"]]
 
 
 def test_the_table_is_aligned_and_has_a_dash_where_k_is_too_large(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["evaluate", str(run), "--labels", "10%,100%"]) == 0
-    first, *table, last = capsys.readouterr().out.splitlines()
+    first, *table, few, fewer, fewest = capsys.readouterr().out.splitlines()
     source = run.parent / "images.npz"
     assert first == f"accuracy in percent; train {source} (60 samples), test {source} (25 samples)"
     assert table[0] == "probe       10% (6)  100% (60)"
@@ -85,12 +88,13 @@ def test_the_table_is_aligned_and_has_a_dash_where_k_is_too_large(
     cells = [(line[table[0].index("10%") : column].strip(), line[column:].strip()) for line in table[1:]]
     assert cells[0][0] == cells[1][0] == cells[1][1] == "-"
     assert all(0 <= float(value) <= 100 for value in (cells[0][1], *cells[2]))
-    assert last == "- where there are fewer labelled samples than k"
+    assert few == "- knn, k=20 at 10%: `k` must be in 1..6, the number of training samples, got 20"
+    assert (fewer[:21], fewest[:22]) == ("- knn, k=200 at 10%: ", "- knn, k=200 at 100%: ")
     assert main(["evaluate", str(run), "--k", "5,1"]) == 0
     out = capsys.readouterr().out
     assert "knn, k=5" in out
     assert "knn, k=1 " in out
-    assert "- where" not in out
+    assert " at 100%" not in out
 
 
 def test_representations_are_computed_once(
@@ -130,7 +134,7 @@ def test_other_data(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ("--probe knnn", "no probe `knnn`; did you mean `knn`? Known: finetune, knn, linear"),
+        ("--probe knnn", "no probe `knnn`; did you mean `knn`? Known: finetune, knn, linear, svm"),
         ("--probe ,", "`--probe` must name at least one thing, got ','"),
         ("--labels 0%", "`--labels` must be percentages above 0% and up to 100%, got '0%'; write e.g. 1%,10%,100%"),
         ("--labels 10%,150%", "got '150%'"),
@@ -139,14 +143,13 @@ def test_other_data(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
         ("--labels x%", "got 'x%'"),
         ("--labels nan%", "got 'nan%'"),
         ("--labels 10", "got '10'"),
-        ("--k 0", "`--k` must be whole numbers >= 1, got '0'; write e.g. 20,200"),
-        ("--k five", "got 'five'"),
-        (
-            "--k 61",
-            "`--k` must be at most the number of labelled samples, got 61, and 100% of the labels are 60 samples",
-        ),
-        ("--k 5,20 --labels 10%,100%", "got 20, and 10% of the labels are 6 samples; take a smaller k or more labels"),
-        ("--epochs 0", "`--epochs` must be >= 1, got 0"),
+        ("--k 0", "`k` must be in 1..60, the number of training samples, got 0"),
+        ("--k five", "`--k` must be of type int, got 'five' (see kontrast evaluate --help)"),
+        ("--k ,", "`--k` must name at least one thing, got ','"),
+        ("--k 61", "`k` must be in 1..60, the number of training samples, got 61"),
+        ("--k 5,20 --labels 10%,100%", "`k` must be in 1..6, the number of training samples, got 20"),
+        ("--k 5 --probe linear", "no option `--k`"),
+        ("--probe finetune --epochs 0", "`epochs` must be >= 1, got 0"),
         ("--seed many", "argument --seed: invalid int value: 'many' (see kontrast evaluate --help)"),
         ("--train digit", "no vision data set or file `digit`; did you mean `digits`"),
         ("--test nothing.npz", "no vision data set or file `nothing.npz`"),

@@ -93,6 +93,8 @@ OURS: list[tuple[type[Record], str]] = [
     (kontrast.AdapterRecord, "vision"),
     (ObserverRecord, "progress"),
     (OptimizerRecord, "lars"),
+    (kontrast.ProbeRecord, "knn"),
+    (kontrast.RecipeRecord, "simclr-digits"),
 ]
 
 
@@ -124,7 +126,12 @@ BROKEN = {
     "missing import": ("import a_module_nobody_has", "import", "No module named 'a_module_nobody_has'"),
     "syntax error": ("def (:", "import", "SyntaxError"),
     "raises at import": ("raise OSError('no licence')", "import", "OSError: no licence"),
-    "unknown hook": (f"{IMPL}def kontrast_method(): return []", "hooks", "unknown hook kontrast_method; the hooks are"),
+    "unknown hook": (
+        f"{IMPL}def kontrast_method(): return []",
+        "hooks",
+        "no hook `kontrast_method`; did you mean `kontrast_methods`",
+    ),
+    "unmarked hook": ("def kontrast_methods(): return []", "hooks", "must be marked by @kontrast.hookimpl"),
     "unknown argument": (f"{IMPL}def kontrast_methods(best): return []", "hooks", "best"),
     "raising hook": (f"{IMPL}def kontrast_methods(): return 1 / 0", "records", "ZeroDivisionError"),
     "no list": (f"{IMPL}def kontrast_methods(): return MethodRecord('a', 'm:f')", "records", "not iterable"),
@@ -265,12 +272,16 @@ def test_the_order_is_that_of_names_not_of_directories(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("hook", KINDS)
 def test_every_kind_of_record_goes_round(site: Site, hook: str) -> None:
-    site.add("round", provides("trip", hook=hook, more=", summary='A line', paper='arXiv:1', extra='round[x]'"))
+    more = ", summary='A line', paper='arXiv:1', extra='round[x]'"
+    recipe = hook == "kontrast_recipes"
+    factory = "kontrast.plugins:recipes/simclr-digits.yaml" if recipe else "os.path:join"
+    site.add("round", provides("trip", hook=hook, factory=factory, more=more))
     registry, kind = Registry(), KINDS[hook]
     record = registry.get(kind, "trip")
     assert type(record) is kind
     assert (record.summary, record.paper, record.extra) == ("A line", "arXiv:1", "round[x]")
-    assert record.load() is join
+    assert record.provider == "plugin `round` (round 1.2)"
+    assert record.load()()["epochs"] == 120 if recipe else record.load() is join
     # Each kind is a namespace of its own.
     others = [other for other in KINDS.values() if other is not kind]
     assert all("trip" not in registry.records(other) for other in others)
@@ -326,3 +337,61 @@ def test_an_optimizer_of_another_distribution_is_listed_described_and_trains(
     assert "the factory of optimizer `none` must return kontrast.OptimizerSettings, got {}" in capsys.readouterr().err
     assert main(["train", "simclr", "--optimizer=stedy", f"--out={site.folder / 'other'}"]) == 2
     assert "no optimizer `stedy`; did you mean `steady`" in capsys.readouterr().err
+
+
+@pytest.fixture
+def here() -> Iterator[None]:
+    """What a test registers in this process is gone after it."""
+    yield
+    kontrast.registry._registered.clear()
+
+
+@pytest.mark.usefixtures("here")
+def test_a_notebook_registers_by_a_record_or_a_decorator() -> None:
+    @kontrast.register(ObjectiveRecord, "mine", paper="arXiv:1")
+    class Mine:
+        """What it does.
+
+        More of it.
+        """
+
+    kontrast.register(MethodRecord("mine", "os.path:join", "A line"))
+    record = get_record(ObjectiveRecord, "mine")
+    assert (record.factory, record.summary, record.paper) == (Mine, "What it does", "arXiv:1")
+    assert get_records(MethodRecord)["mine"].summary == "A line"
+    found: object = kontrast.get_method("mine")
+    assert found is join
+    provider = kontrast.registry.registry().plugins[-1]
+    assert (provider.name, provider.state) == (__name__, "registered")
+    assert get_record(ObjectiveRecord, f"{__name__}:mine") is record
+
+
+@pytest.mark.usefixtures("here")
+def test_a_cell_that_is_run_again_replaces_what_it_registered() -> None:
+    def cell(number: int) -> type:
+        @kontrast.register(ObjectiveRecord, "mine")
+        class Mine:
+            value = number
+
+        return Mine
+
+    cell(1)
+    second = cell(2)
+    assert get_record(ObjectiveRecord, "mine").factory is second
+    with pytest.raises(
+        kontrast.InvalidValueError,
+        match=r"objective `mine` is registered in this process already, by test_registry for .*Mine; choose another",
+    ):
+        kontrast.register(ObjectiveRecord("mine", "os.path:join"))
+
+
+@pytest.mark.usefixtures("here")
+def test_a_name_that_a_plugin_has_too_is_ambiguous() -> None:
+    kontrast.register(ObjectiveRecord("info-nce", "os.path:join"))
+    assert "info-nce" not in get_records(ObjectiveRecord)
+    with pytest.raises(
+        PluginError, match=rf"`info-nce` is claimed by .*write `kontrast:info-nce` or `{__name__}:info-nce`"
+    ):
+        kontrast.get_objective("info-nce")
+    assert get_record(ObjectiveRecord, f"{__name__}:info-nce").load() is join
+    assert get_record(ObjectiveRecord, "kontrast:info-nce").paper == "arXiv:1807.03748"
