@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .distributed import rank
+from .block import key
 from .loader import MicroBatch
-from .loss import Reduced
+from .loss import Loss, Reduced
 from .method import Method
 from .values import Encoded, View
 
@@ -101,7 +101,8 @@ def _cached(
         def surrogate(m: Method, views: list[View] = views, number: int = number, last: bool = last) -> Tensor:
             total = torch.zeros((), device=views[0].ids.device)
             for view, gradients in zip(m.encode(views, with_target=False), cached, strict=True):
-                for rows, gradient in zip(_tensors(view), gradients[number], strict=False):
+                outputs = (*_sums(view), *(tensor for tensor, _ in _tensors(view)))  # without the target, which is last
+                for rows, gradient in zip(outputs, gradients[number], strict=False):
                     if gradient is not None and rows.requires_grad:
                         total = total + (rows * gradient).sum()
             if last:  # DDP averages what a parameter has gathered so far when this pass meets it: let it meet them all
@@ -122,29 +123,30 @@ def _no_sync(step: nn.Module, wanted: bool) -> AbstractContextManager[Any]:
 
 
 def _joined(chunks: list[list[Encoded]]) -> list[Encoded]:
-    """Join each view's micro-batches; copies are numbered anew, since each micro-batch counted from the start."""
-    joined: list[Encoded] = []
-    start = rank() << 40
-    for parts in zip(*chunks, strict=True):
-        ids = torch.cat([part.ids for part in parts])
-        copies = torch.arange(start, start + len(ids), device=ids.device)
-        start += len(ids)
-        joined.append(_join(parts, copies))
-    return joined
+    """Join each view's micro-batches."""
+    return [_join(parts) for parts in zip(*chunks, strict=True)]
 
 
-def _join(parts: Sequence[Encoded], copies: Tensor) -> Encoded:
+def _join(parts: Sequence[Encoded]) -> Encoded:
+    first = parts[0]
+    if first.replicated:
+        return parts[-1]
+
     def of(name: str) -> Tensor | None:
         values = [getattr(part, name) for part in parts]
         return None if values[0] is None else torch.cat(values)
 
-    streams = {name: _join([part.streams[name] for part in parts], copies) for name in parts[0].streams}
+    streams = {name: _join([part.streams[name] for part in parts]) for name in first.streams}
+    # Each micro-batch numbered its copies from the start: the number of the micro-batch keeps them apart.
+    copies = torch.cat([key(part.copies, torch.full_like(part.copies, n)) for n, part in enumerate(parts, start=1)])
     tensors: dict[str, Any] = {name: of(name) for name in ("rows", "labels", "groups", "dense", "valid", "coords")}
-    if parts[0].owner is not None:
+    if first.owner is not None:
         begin = [0, *accumulate(len(part.ids) for part in parts)]
-        owners = [part.owner + first for part, first in zip(parts, begin, strict=False) if part.owner is not None]
+        owners = [part.owner + start for part, start in zip(parts, begin, strict=False) if part.owner is not None]
         tensors["owner"] = torch.cat(owners)
-    return replace(parts[0], ids=torch.cat([part.ids for part in parts]), copies=copies, streams=streams, **tensors)
+    auxiliary = [part.auxiliary for part in parts if part.auxiliary is not None]  # terms side by side; `score` adds up
+    tensors["auxiliary"] = Loss.sum_of(auxiliary) if auxiliary else None
+    return replace(first, ids=torch.cat([part.ids for part in parts]), copies=copies, streams=streams, **tensors)
 
 
 def _leaves(view: Encoded, *, gradient_of_target: bool) -> Encoded:
@@ -153,26 +155,42 @@ def _leaves(view: Encoded, *, gradient_of_target: bool) -> Encoded:
     def leaf(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.detach().requires_grad_()
 
-    def kept(stream: Encoded) -> Encoded:
-        if not gradient_of_target:
+    def kept(name: str, stream: Encoded) -> Encoded:
+        if name == "target" and not gradient_of_target:
             return stream
         return replace(stream, rows=leaf(stream.rows), dense=leaf(stream.dense))
 
-    streams = {name: kept(stream) for name, stream in view.streams.items()}
-    return replace(view, rows=leaf(view.rows), dense=leaf(view.dense), streams=streams)
+    streams = {name: kept(name, stream) for name, stream in view.streams.items()}
+    auxiliary = view.auxiliary
+    if auxiliary is not None:
+        terms = (replace(term, sum=term.sum.detach().requires_grad_()) for term in auxiliary.terms)
+        auxiliary = Loss(tuple(terms), auxiliary.metrics)
+    return replace(view, rows=leaf(view.rows), dense=leaf(view.dense), streams=streams, auxiliary=auxiliary)
 
 
-def _tensors(view: Encoded) -> Iterator[Tensor]:
-    """Yield the embeddings of a view and of its streams, in a fixed order."""
+def _tensors(view: Encoded) -> Iterator[tuple[Tensor, bool]]:
+    """Yield the embeddings of a view and of its streams, in a fixed order, and whether they are replicated."""
     for encoded in (view, *view.streams.values()):
-        yield from (tensor for tensor in (encoded.rows, encoded.dense) if tensor is not None)
+        yield from ((tensor, encoded.replicated) for tensor in (encoded.rows, encoded.dense) if tensor is not None)
+
+
+def _sums(view: Encoded) -> Iterator[Tensor]:
+    """Yield the sums of a view's auxiliary terms."""
+    yield from () if view.auxiliary is None else (term.sum for term in view.auxiliary.terms)
 
 
 def _gradients(view: Encoded, chunks: list[Encoded]) -> list[list[Tensor | None]]:
-    """Return the gradients of a view's embeddings, cut into the micro-batches they were joined of."""
-    cut: list[list[Tensor | None]] = [[] for _ in chunks]
-    for tensor, *joined in zip(_tensors(view), *map(_tensors, chunks), strict=True):
-        parts = [None] * len(chunks) if tensor.grad is None else tensor.grad.split([len(part) for part in joined])
+    """Return the gradients of a view's auxiliary sums and embeddings, cut into the micro-batches they come from."""
+    sums = _sums(view)
+    cut: list[list[Tensor | None]] = [[next(sums).grad for _ in _sums(chunk)] for chunk in chunks]
+    for (tensor, replicated), *joined in zip(_tensors(view), *map(_tensors, chunks), strict=True):
+        parts: Sequence[Tensor | None]
+        if tensor.grad is None:
+            parts = [None] * len(chunks)
+        elif replicated:  # the last micro-batch's was taken: the last pass is the one that DDP takes part in
+            parts = [*[None] * (len(chunks) - 1), tensor.grad]
+        else:
+            parts = tensor.grad.split([len(part) for part, _ in joined])
         for own, part in zip(cut, parts, strict=True):
             own.append(part)
     return cut

@@ -103,6 +103,24 @@ class Loss:
             tuple(replace(metric, name=prefix + metric.name) for metric in self.metrics),
         )
 
+    def merged(self) -> "Loss":
+        """Return the loss with terms of one name and weight made one, whose sum and count are theirs together."""
+
+        def one(terms: Iterable[Term]) -> tuple[Term, ...]:
+            alike: dict[tuple[str, float, bool], list[Term]] = {}
+            for term in terms:
+                alike.setdefault((term.name, term.weight, term.count is None), []).append(term)
+            return tuple(
+                replace(
+                    same[0],
+                    sum=torch.stack([term.sum for term in same]).sum(),
+                    count=None if plain else sum(term.count for term in same if term.count is not None),
+                )
+                for (_, _, plain), same in alike.items()
+            )
+
+        return Loss(one(self.terms), one(self.metrics))
+
     def reduced(self) -> Reduced:
         """Add up sums and counts over the ranks, in one all-reduce.
 

@@ -86,11 +86,8 @@ class Method(nn.Module):
         super().__init__()
         _check_parts(sampler=sampler, target=target, similarity=similarity)
         encoders = _by_name(encoder)
-        if not encoders or any("." in name or hasattr(nn.ModuleDict, name) for name in encoders if name):
-            raise InvalidValueError(
-                "`encoder` must be a module, or modules by name (without dots, and no name of a dict's methods), "
-                f"got {sorted(encoders)}"
-            )
+        objectives = _by_name(objective)
+        _check_names(encoder=encoders, objective=objectives)
         projectors, dense_projectors, predictors = map(_by_name, (projector, dense_projector, predictor))
         for heads in (projectors, dense_projectors, predictors):
             for head in heads.values():
@@ -102,7 +99,6 @@ class Method(nn.Module):
                 raise InvalidValueError(
                     f"heads must go by the names of the encoders, {sorted(encoders)}, got {sorted(heads)}"
                 )
-        objectives = _by_name(objective)
         for part in objectives.values():
             if not isinstance(part, Objective):
                 raise InvalidValueError(f"`objective` must be a kontrast.Objective, got {type(part).__name__}")
@@ -200,7 +196,13 @@ class Method(nn.Module):
                     "see Loss.over_rows"
                 )
             losses.append(loss.scaled(pairs.weight, prefix=f"{pairs.name}/" if pairs.name else ""))
-        return Loss.sum_of(losses)
+        auxiliary = [view.auxiliary for view in encoded if view.auxiliary is not None]
+        for loss in auxiliary:
+            if not isinstance(loss, Loss):
+                raise InvalidValueError(
+                    f"`auxiliary` of an encoding must be a kontrast.Loss, got {type(loss).__name__}; see Loss.over_rows"
+                )
+        return Loss.sum_of([*losses, Loss.sum_of(auxiliary).merged()])
 
     def encode(self, views: Sequence[View], *, with_target: bool = True) -> list[Encoded]:
         """Return each view's anchors, with the stream `target` where its candidates are something else.
@@ -226,10 +228,12 @@ class Method(nn.Module):
             targets = {i: projected[i] for i in candidates}
         encoded = []
         for i, view in enumerate(views):
-            anchor = Encoded(None, view.ids, copies[i], view.labels, view.groups)
+            auxiliary = projected[i].auxiliary if i in projected else None
+            anchor = Encoded(None, view.ids, copies[i], view.labels, view.groups, auxiliary=auxiliary)
             if i in projected and (i in anchors or not (targets or momentum)):
                 anchor = self._predicted(view, projected[i])
-            encoded.append(replace(anchor, streams={"target": targets[i]}) if i in targets else anchor)
+            streams = {**anchor.streams, "target": targets[i]} if i in targets else anchor.streams
+            encoded.append(replace(anchor, streams=streams))
         return encoded
 
     def after_step(self, encoded: Sequence[Encoded], progress: float) -> None:
@@ -276,7 +280,8 @@ class Method(nn.Module):
             for at, i in enumerate(together):
                 rows, dense, valid = (values[at] for values in cut.values())
                 plain = Encoded(rows, views[i].ids, copies[i], views[i].labels, views[i].groups)
-                encoded[i] = replace(plain, dense=dense, valid=valid, coords=views[i].coords)
+                auxiliary = None if at else projected.auxiliary  # of all the views together
+                encoded[i] = replace(plain, dense=dense, valid=valid, coords=views[i].coords, auxiliary=auxiliary)
         return encoded
 
     def _predicted(self, view: View, projected: Encoded) -> Encoded:
@@ -318,6 +323,15 @@ def _check_parts(*, sampler: Any, target: Any, similarity: Any) -> None:
         if not isinstance(part, kinds):
             wanted = " or ".join(f"kontrast.{kind.__name__}" for kind in kinds if kind is not type(None))
             raise InvalidValueError(f"`{name}` must be a {wanted}, got {part!r}; {remedy}")
+
+
+def _check_names(**parts: Mapping[str, Any]) -> None:
+    for what, modules in parts.items():
+        if not modules or any("." in name or hasattr(nn.ModuleDict, name) for name in modules if name):
+            raise InvalidValueError(
+                f"`{what}` must be a module, or modules by name (without dots, and no name of a dict's methods), "
+                f"got {sorted(modules)}"
+            )
 
 
 def _check_bound(sampler: PairSampler, similarity: Similarity | None) -> None:

@@ -68,7 +68,10 @@ class Queue(Wrapper):
     def pairs(self, encoded: Sequence[Encoded]) -> list[Pairs]:
         """Return the inner sampler's pairs with one more block: the queue."""
         inner = self.inner.pairs(encoded)
-        return [pairs.with_blocks([self._block(pairs)]) for pairs in inner] if self.fill else inner
+        if not self.fill:
+            return inner
+        rows = self._embeddings(self.keys[: self.fill, 0], encoded)
+        return [pairs.with_blocks([self._block(pairs, rows)]) for pairs in inner]
 
     @torch.no_grad()
     def commit(self, encoded: Sequence[Encoded]) -> None:
@@ -133,11 +136,11 @@ class Queue(Wrapper):
         """Return what is kept of new embeddings [M, D]."""
         return rows
 
-    def _embeddings(self, ids: Tensor) -> Tensor:
+    def _embeddings(self, ids: Tensor, encoded: Sequence[Encoded]) -> Tensor:
         """Return the embeddings [K, D] of the entries."""
         return self.rows[: self.fill]
 
-    def _block(self, pairs: Pairs) -> Block:
+    def _block(self, pairs: Pairs, rows: Tensor) -> Block:
         if pairs.rows is None:
             raise IncompatibleError(
                 "Queue needs to know which samples the anchors are; build the inner sampler's pairs with Pairs.between"
@@ -145,7 +148,7 @@ class Queue(Wrapper):
         anchors = pairs.anchors
         # Filled from the front; once full, every slot counts.
         ids, labels, groups, _ = self.keys[: self.fill].unbind(1)
-        rows = self._embeddings(ids).to(anchors.dtype)
+        rows = rows.to(anchors.dtype)
         ours, theirs = Keys(alias=pairs.rows.ids), Keys(alias=ids)
         if pairs.match != "ids":
             stored = {"labels": labels, "groups": groups}[pairs.match]
@@ -161,28 +164,47 @@ class IdQueue(Queue):
     Args:
         inner: the sampler whose pairs are added to.
         encode: ids [K] -> embeddings [K, D]: a module (an item tower, an `nn.Embedding`), which may be part of the
-            method's encoder, or a function.
+            method's encoder, or a function. Or the name of a stream in which the encoder gives all of them in every
+            step, row i that of id i (`Encoded.replicated`).
         size: how many ids are kept, >= 1.
 
     Raises:
         InvalidValueError: if `size` is not >= 1, or `encode` returns another shape.
+        IncompatibleError: if no view has such a stream, or it lacks an id.
 
     Source:
         Zhou et al. 2021, arXiv:2005.12964. The queue starts empty, not with random ids.
     """
 
-    def __init__(self, inner: PairSampler, encode: Callable[[Tensor], Tensor], size: int = 2560) -> None:
+    def __init__(self, inner: PairSampler, encode: Callable[[Tensor], Tensor] | str, size: int = 2560) -> None:
         super().__init__(inner, size)
         self.encode = encode
 
     def _kept(self, rows: Tensor) -> Tensor:
         return rows[:, :0]
 
-    def _embeddings(self, ids: Tensor) -> Tensor:
-        embeddings = self.encode(ids)
+    def _embeddings(self, ids: Tensor, encoded: Sequence[Encoded]) -> Tensor:
+        embeddings = self._looked_up(self.encode, ids, encoded) if isinstance(self.encode, str) else self.encode(ids)
         if embeddings.ndim != 2 or len(embeddings) != len(ids):
             raise InvalidValueError(
                 f"`encode` of an IdQueue must return one embedding per id, [{len(ids)}, D], "
                 f"got {list(embeddings.shape)}"
             )
         return embeddings
+
+    @staticmethod
+    def _looked_up(stream: str, ids: Tensor, encoded: Sequence[Encoded]) -> Tensor:
+        tables = [view.streams[stream] for view in encoded if stream in view.streams]
+        if not tables or tables[0].rows is None or not tables[0].replicated:
+            found = sorted({name for view in encoded for name in view.streams})
+            raise IncompatibleError(
+                f"this IdQueue looks its ids up in the replicated stream `{stream}`, and the encodings have {found}; "
+                "take an encoder that gives it, or a function as `encode`"
+            )
+        rows = tables[0].rows
+        if not 0 <= int(ids.min()) <= int(ids.max()) < len(rows):
+            raise IncompatibleError(
+                f"the stream `{stream}` must have a row for every queued id, got {len(rows)} rows and ids from "
+                f"{int(ids.min())} to {int(ids.max())}"
+            )
+        return rows[ids]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .distributed import all_gather, rank, row_counts
 from .errors import IncompatibleError, InvalidValueError
+from .loss import Loss
 
 if TYPE_CHECKING:
     from .similarity import Similarity
@@ -110,7 +111,12 @@ class Encoded:
         owner: the row that each flat element belongs to, int64 [E], ascending.
         valid: which elements exist, bool [M, T].
         coords: original index of every element, int64 [M, T], or flat as in the view.
-        streams: further encodings of the same rows by name, e.g. `"target"`.
+        streams: further encodings by name: of the same rows (`"target"`), or of something else that the encoder made.
+        replicated: the rows belong to no batch but are the same on every process and in every micro-batch (a table of
+            all items, prototypes): they are never gathered, joined or cut. Their gradient is added up as any other.
+        auxiliary: what the encoder itself adds to the loss (a codebook's diversity, lengths to hold small), and metrics
+            of its own. Terms of one name are added up over the views that the trained towers encode, sums and counts:
+            a mean over rows is the mean over the rows of all views. That of a stream is not read.
         similarity: the method's, by which a sampler that looks at scores must take them; None: the cosine.
     """
 
@@ -124,6 +130,8 @@ class Encoded:
     valid: Tensor | None = None
     coords: Tensor | None = None
     streams: Mapping[str, "Encoded"] = field(default_factory=dict)
+    replicated: bool = False
+    auxiliary: Loss | None = None
     similarity: "Similarity | None" = None
 
     def stream(self, name: str) -> "Encoded":
@@ -147,9 +155,9 @@ class Encoded:
         return value
 
     def detach(self) -> "Encoded":
-        """Return the same values cut from the graph, streams included."""
+        """Return the same values cut from the graph, streams included, without what they add to the loss."""
         streams = {name: stream.detach() for name, stream in self.streams.items()}
-        return replace(self, rows=_detach(self.rows), dense=_detach(self.dense), streams=streams)
+        return replace(self, rows=_detach(self.rows), dense=_detach(self.dense), streams=streams, auxiliary=None)
 
 
 def embedded(
@@ -215,10 +223,12 @@ def across_ranks(encoded: Encoded) -> Encoded:
     """Join the pooled rows of all ranks in rank order, with their keys and with gradient.
 
     The backward of the gather is the sum over ranks of what each one's loss asks of a row, so a loss over local anchors
-    and gathered candidates has the exact gradient of the joined batch.
+    and gathered candidates has the exact gradient of the joined batch. What is replicated is returned as it is.
     """
     if encoded.rows is None:
         raise IncompatibleError("across_ranks gathers pooled rows [M, D], and this encoding has none")
+    if encoded.replicated:
+        return encoded
     counts = row_counts(encoded.rows)
     if len(counts) == 1:
         return encoded
