@@ -64,61 +64,44 @@ def test_listing_it_imports_no_torch(installed: Installed, tmp_path: Path) -> No
 
 
 def test_two_processes_have_the_losses_of_one(installed: Installed, tmp_path: Path) -> None:
-    # 1120 interactions and an odd batch: the last one of an epoch, and one part of each, are uneven.
-    options: tuple[str, ...] = (
-        "train",
-        "sgl",
-        "--adapter",
-        "recsys",
-        "--epochs",
-        "2",
-        "--batch_size",
-        "333",
-        "--drop_last",
-        "false",
-    )
-    options += ("--optimizer.weight_decay", "0", "--optimizer.learning_rate", "0.01", "--encoder.size", "16")
+    # 1600 interactions and an odd batch: the last one of an epoch, and one part of each, are uneven.
+    options = ("train", "sgl", "--adapter", "recsys", "--epochs", "2", "--batch_size", "333", "--drop_last", "false")
+    options += ("--optimizer.weight_decay", "0", "--optimizer.learning_rate", "0.01")
+    options += ("--encoder.size", "16", "--encoder.l2", "0.1")
     one = installed.python("-P", "-m", "kontrast", *options, "--out", "one", folder=tmp_path)
     two = installed.python(*TORCHRUN, "-m", "kontrast", *options, "--out", "two", folder=tmp_path)
     assert one.splitlines()[-1].startswith("loss ")
     assert two.count("in the last epoch") == 1
     single, double = _losses(tmp_path / "one"), _losses(tmp_path / "two")
-    assert len(single) == len(double) == 8
+    assert len(single) == len(double) == 10
     for ours, theirs in zip(single, double, strict=True):
-        for name in ("loss", "ranking/loss", "lengths/loss", "all-users/loss", "all-items/loss"):
+        for name in ("loss", "ranking/loss", "lengths", "all-users/loss", "all-items/loss"):
             assert theirs[name] == pytest.approx(ours[name], rel=1e-4), (ours["step"], name)
     assert single[-1]["loss"] < single[0]["loss"]
 
 
-def test_clrec_trains_from_the_command_line_and_resumes(installed: Installed, tmp_path: Path) -> None:
-    options: tuple[str, ...] = (
+def test_clrec_trains_from_the_command_line(installed: Installed, tmp_path: Path) -> None:
+    options = (
         "train",
         "clrec",
         "--adapter",
         "recsys",
         "--encoder.num_layers",
         "0",
+        "--encoder.l2",
+        "0",
         "--epochs",
-        "2",
-        "--out",
-        "run",
+        "1",
     )
-    options += ("--batch_size", "200", "--method.queue_size", "300", "--resume", "auto")
+    options += ("--batch_size", "200", "--method.queue_size", "300", "--out", "run")
     installed.python("-P", "-m", "kontrast", *options, folder=tmp_path)
-    whole = _losses(tmp_path / "run")
-    newest = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1]
-    newest.unlink()
-    installed.python("-P", "-m", "kontrast", *options, folder=tmp_path)  # the second epoch once more
-    again = _losses(tmp_path / "run")
-    assert [row["loss"] for row in again] == [row["loss"] for row in whole]
+    assert [row["step"] for row in _losses(tmp_path / "run")] == list(range(8))
 
 
 def test_its_script_compares_the_methods(installed: Installed, tmp_path: Path) -> None:
-    output = installed.python("-P", "-m", "kontrast_recsys", "--epochs", "3", "--seeds", "2", folder=tmp_path)
-    lines = output.splitlines()
-    assert [line.split()[:2] for line in lines] == [
-        [method, word] for method in ("lightgcn", "sgl") for word in ("seed", "seed", "mean")
-    ]
+    output = installed.python("-P", "-m", "kontrast_recsys", "--epochs", "1", "--seeds", "0", folder=tmp_path)
+    lines = [line.split()[:2] for line in output.splitlines()]
+    assert lines == [[method, word] for method in ("lightgcn", "sgl") for word in ("on", "seed", "mean")]
 
 
 def test_its_own_tests_pass_where_it_is_installed(installed: Installed, tmp_path: Path) -> None:

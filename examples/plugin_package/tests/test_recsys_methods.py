@@ -3,7 +3,6 @@
 # pyright: reportMissingImports=false
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from kontrast_recsys.encoder import LightGCN
 from kontrast_recsys.evaluate import evaluate, ndcg, recall, recommended
 from kontrast_recsys.graph import Graph, Lookup
 from kontrast_recsys.methods import clrec, lightgcn, sgl
-from kontrast_recsys.samplers import AllEntities, Clicks, InitialItems, Ranking
+from kontrast_recsys.samplers import AllEntities, Clicks, Ranking
 
 import kontrast as kt
 
@@ -65,7 +64,7 @@ def contrast_in_loops(first: list[list[float]], second: list[list[float]], nodes
 
 
 def test_sgl_is_the_authors_loss_over_the_batch_size() -> None:
-    model, made = encoder(), views()
+    model, made = encoder(l2=0.03), views()
     lookup: Lookup = made[0].inputs
     assert lookup.negatives is not None
     users, positives, negatives = (part.tolist() for part in (lookup.users, lookup.positives, lookup.negatives))
@@ -83,9 +82,9 @@ def test_sgl_is_the_authors_loss_over_the_batch_size() -> None:
     contrast = contrast_in_loops(embedded[1][0], embedded[2][0], users)
     contrast += contrast_in_loops(embedded[1][1], embedded[2][1], positives)
     expected = (ranking + 0.1 * contrast + 0.03 * lengths) / len(INDICES)
-    loss, _ = sgl(model, l2=0.03)(made)
+    loss, _ = sgl(model)(made)
     assert math.isclose(float(loss.reduced().value), expected, rel_tol=1e-6)
-    loss, _ = lightgcn(model, l2=0.03)(made)
+    loss, _ = lightgcn(model)(made)
     assert math.isclose(float(loss.reduced().value), (ranking + 0.03 * lengths) / len(INDICES), rel_tol=1e-6)
 
 
@@ -104,15 +103,15 @@ def test_batches_without_negatives_are_refused() -> None:
 
 
 @pytest.mark.parametrize("large_batch", ["accumulate", "cache"])
-def test_micro_batches_are_exact_or_refused(large_batch: Any, tmp_path: Path) -> None:
+def test_micro_batches_are_exact(large_batch: Any) -> None:
     def fit(micro_batch_size: int) -> dict[str, torch.Tensor]:
-        model = encoder()
+        model = encoder(l2=0.3)
         run = kt.Run(
             sgl(model),
             DATA.train,
             augmenter=SGLViews(),
             epochs=1,
-            batch_size=280,
+            batch_size=350,
             micro_batch_size=micro_batch_size,
             large_batch=large_batch,
             observers=[],
@@ -120,17 +119,13 @@ def test_micro_batches_are_exact_or_refused(large_batch: Any, tmp_path: Path) ->
         run.fit()
         return model.state_dict()
 
-    if large_batch == "cache":
-        with pytest.raises(kt.IncompatibleError, match=r"every node must be a candidate once.*accumulate"):
-            fit(140)
-        return
-    whole, parts = fit(0), fit(140)
+    whole, parts = fit(0), fit(150)
     assert all(torch.allclose(whole[name], parts[name], rtol=1e-6, atol=1e-9) for name in whole)
 
 
 def test_another_number_of_items_is_refused() -> None:
-    with pytest.raises(kt.IncompatibleError, match=r"knows 160 users and 97 items, and the graph has 160 and 96"):
-        LightGCN(160, 97)(views()[0].inputs)
+    with pytest.raises(kt.IncompatibleError, match=r"knows 200 users and 161 items, and the graph has 200 and 160"):
+        LightGCN(200, 161)(views()[0].inputs)
 
 
 @pytest.mark.parametrize("name", ["num_users", "num_items", "size"])
@@ -139,8 +134,9 @@ def test_sizes_below_one_are_refused(name: str) -> None:
         LightGCN(**{**DATA.about, name: 0})
 
 
-def test_the_queue_keeps_items_and_meets_them_as_they_are_now() -> None:
-    model = encoder(num_layers=0)
+@pytest.mark.parametrize("num_layers", [0, 2])
+def test_the_queue_keeps_items_and_meets_them_as_they_are_now(num_layers: int) -> None:
+    model = encoder(num_layers=num_layers)
     method = clrec(model, queue_size=8)
     made = views()
     _, encoded = method(made)
@@ -150,21 +146,11 @@ def test_the_queue_keeps_items_and_meets_them_as_they_are_now() -> None:
     with torch.no_grad():
         model.items.weight.mul_(-2.0)  # what an optimizer would do
     (pairs,) = queue.pairs(method.encode(made))
-    assert torch.equal(pairs.blocks[1].candidates, model.items.weight[made[0].inputs.positives])
-    positive, negative = pairs.blocks[1].relation()
     chosen = made[0].inputs.positives
+    assert torch.equal(pairs.blocks[1].candidates, model.embed(made[0].inputs.graph)[1][chosen])
+    positive, negative = pairs.blocks[1].relation()
     assert not positive.any()
     assert torch.equal(negative, chosen[:, None] != chosen)  # the own item, queued, is ignored
-
-
-def test_a_queue_of_items_needs_embeddings_that_can_be_looked_up() -> None:
-    method = clrec(encoder(num_layers=2))
-    _, encoded = method(views())
-    method.after_step([view.detach() for view in encoded], 0.1)
-    with pytest.raises(kt.IncompatibleError, match="num_layers=0"):
-        method(views())
-    with pytest.raises(kt.IncompatibleError, match="num_layers=0"):
-        InitialItems(torch.nn.Linear(2, 2))(torch.arange(2))
 
 
 def test_clicks_of_one_item_are_positives() -> None:
@@ -180,7 +166,7 @@ def test_clicks_of_one_item_are_positives() -> None:
 
 def test_weights_are_checked() -> None:
     with pytest.raises(kt.InvalidValueError, match="`l2` must be >= 0"):
-        Ranking(-1.0)
+        encoder(l2=-1.0)
     with pytest.raises(kt.InvalidValueError, match="`weight` must be > 0"):
         AllEntities(Ranking(), 0.0)
 
@@ -205,7 +191,7 @@ def test_recall_and_ndcg_of_a_ranking_done_by_hand() -> None:
 def test_training_items_are_never_recommended() -> None:
     model = encoder()
     with torch.no_grad():
-        top = recommended(*model.embed(DATA.train.graph), torch.arange(160), DATA.train.graph)
+        top = recommended(*model.embed(DATA.train.graph), torch.arange(200), DATA.train.graph)
     chosen = {*zip(DATA.train.users.tolist(), DATA.train.items.tolist(), strict=True)}
     assert not any((user, item) in chosen for user, items in enumerate(top.tolist()) for item in items)
 

@@ -104,21 +104,25 @@ def load(source: str | Path, held_out: Literal["test", "valid"] = "test") -> kt.
 
 
 def blocks(
-    num_users: int = 160, num_items: int = 96, num_blocks: int = 8, chosen: int = 10, seed: int = 0
+    num_users: int = 200, num_items: int = 160, num_blocks: int = 8, chosen: int = 10, seed: int = 0
 ) -> dict[str, Tensor]:
     """Return generated interactions by part, int64 [2, N]: users and items fall into blocks, and mostly meet their own.
+
+    Popularity within a block follows Zipf's law, as in logs of real choices: its second item is chosen half as often as
+    the first, as far as a user, who chooses no item twice, allows.
 
     Args:
         num_users: user u is in block u modulo `num_blocks`.
         num_items: likewise.
         num_blocks: how many blocks.
-        chosen: items of each user, of which one is kept for validation and two for testing; four of five are of the
-            user's own block on average.
+        chosen: items of each user, of which one is kept for validation and two for testing; drawn with odds of
+            four to one for the user's own block.
         seed: of all choices.
     """
     generator = torch.Generator().manual_seed(seed)
     own = torch.arange(num_users)[:, None] % num_blocks == torch.arange(num_items) % num_blocks
-    odds = torch.where(own, 0.8 * num_blocks, 0.2 * num_blocks / (num_blocks - 1))
+    popularity = 1 / (1 + torch.arange(num_items) // num_blocks)
+    odds = torch.where(own, 0.8 * num_blocks, 0.2 * num_blocks / (num_blocks - 1)) * popularity
     items = torch.multinomial(odds, chosen, generator=generator)
     users = torch.arange(num_users)[:, None].expand(-1, chosen)
     pairs = torch.stack([users, items])

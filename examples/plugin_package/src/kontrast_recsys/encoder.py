@@ -17,33 +17,38 @@ __all__ = ["LightGCN"]
 class LightGCN(kt.Encoder):
     """The mean of an embedding table and of what `num_layers` rounds of averaging over neighbours make of it.
 
-    Without layers it is matrix factorisation. The representation of a row is its user's.
+    Without layers it is matrix factorisation. The representation of a row is its user's. In training it holds the rows
+    that a batch looks up small, by a loss of its own: `l2` times the mean over samples of half their squared lengths.
 
     Args:
         num_users: U.
         num_items: I.
         size: D.
         num_layers: rounds, >= 0.
+        l2: weight of the squared lengths, >= 0.
 
     Raises:
         InvalidValueError: if a number breaks its rule.
 
     Source:
-        He et al. 2020, arXiv:2002.02126, eq. 3 to 8. Embeddings start as in SGL's code (Xavier, uniform).
+        He et al. 2020, arXiv:2002.02126, eq. 3 to 8, and the L2 term of eq. 15, which its code takes of the rows before
+        any layer. Embeddings start as in SGL's code (Xavier, uniform).
     """
 
-    def __init__(self, num_users: int, num_items: int, size: int = 64, num_layers: int = 3) -> None:
+    def __init__(self, num_users: int, num_items: int, size: int = 64, num_layers: int = 3, l2: float = 1e-4) -> None:
         super().__init__()
         for name, value, least in (
             ("num_users", num_users, 1),
             ("num_items", num_items, 1),
             ("size", size, 1),
             ("num_layers", num_layers, 0),
+            ("l2", l2, 0),
         ):
-            if value < least:
+            if not value >= least:
                 raise kt.InvalidValueError(f"`{name}` must be >= {least}, got {value!r}")
         self.representation_size = size
         self.num_layers = num_layers
+        self.l2 = l2
         self.users = nn.Embedding(num_users, size)
         self.items = nn.Embedding(num_items, size)
         for table in (self.users, self.items):
@@ -79,8 +84,7 @@ class LightGCN(kt.Encoder):
         """Return the users as rows, and as streams what else a sampler of this domain reads of one propagation.
 
         Streams, whose ids are numbers of users or items instead of samples: `positives` and, where they were drawn,
-        `negatives` [M, D]; `all-users` [U, D] and `all-items` [I, D], the same on every process; `initial`, what users,
-        positives and negatives look up before any layer, one below the other.
+        `negatives` [M, D]; `all-users` [U, D] and `all-items` [I, D], the same on every process.
 
         Args:
             view: M rows.
@@ -88,21 +92,20 @@ class LightGCN(kt.Encoder):
         """
         lookup: Lookup = view.inputs
         users, items = self.embed(lookup.graph)
-
-        def stream(rows: Tensor, ids: Tensor, number: int) -> kt.Encoded:
-            return kt.Encoded(rows, ids, kt.key(copies, torch.full_like(copies, number)))
-
-        def table(rows: Tensor) -> kt.Encoded:
-            ids = torch.arange(len(rows), device=rows.device)
-            return kt.Encoded(rows, ids, torch.full_like(ids, -1))
-
         chosen = {"positives": lookup.positives}
         if lookup.negatives is not None:
             chosen["negatives"] = lookup.negatives
-        streams = {name: stream(items[ids], ids, number) for number, (name, ids) in enumerate(chosen.items(), 1)}
-        initial = torch.cat([self.users(lookup.users), *(self.items(ids) for ids in chosen.values())])
-        ids = torch.cat([lookup.users, *chosen.values()])
-        streams["initial"] = kt.Encoded(initial, ids, torch.full_like(ids, -1))
-        streams |= {"all-users": table(users), "all-items": table(items)}
+        streams = {
+            name: kt.Encoded(items[ids], ids, kt.key(copies, torch.full_like(copies, number)))
+            for number, (name, ids) in enumerate(chosen.items(), start=1)
+        }
+        for name, rows in (("all-users", users), ("all-items", items)):
+            ids = torch.arange(len(rows), device=rows.device)
+            streams[name] = kt.Encoded(rows, ids, torch.full_like(ids, -1), replicated=True)
+        auxiliary = None
+        if self.l2:
+            initial = [self.users(lookup.users), *(self.items(ids) for ids in chosen.values())]
+            lengths = torch.stack([rows.square().sum(1) / 2 for rows in initial]).sum(0)
+            auxiliary = kt.Loss.over_rows(lengths, name="lengths", weight=self.l2)
         rows = kt.Encoded(users[lookup.users], view.ids, copies, view.labels, view.groups)
-        return replace(rows, streams=streams)
+        return replace(rows, streams=streams, auxiliary=auxiliary)

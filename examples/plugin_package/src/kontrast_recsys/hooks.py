@@ -51,12 +51,9 @@ def kontrast_methods() -> list[MethodRecord]:
 
 @kontrast.hookimpl
 def kontrast_objectives() -> list[ObjectiveRecord]:
-    """Return the objectives."""
+    """Return the objective."""
     home = "kontrast_recsys.objectives"
-    return [
-        ObjectiveRecord("bpr", f"{home}:BPR", "The chosen item above the one drawn", "arXiv:1205.2618"),
-        ObjectiveRecord("squared-length", f"{home}:SquaredLength", "Half the squared length of the anchors"),
-    ]
+    return [ObjectiveRecord("bpr", f"{home}:BPR", "The chosen item above the one drawn", "arXiv:1205.2618")]
 
 
 @kontrast.hookimpl

@@ -1,14 +1,17 @@
-"""The two further terms of a recommender's loss.
+"""The two terms of a recommender's loss.
 
 Shapes: A anchors, C candidates, D embedding size.
 """
 
+from dataclasses import replace
+
 import torch
+from torch.nn.functional import softplus
 
 import kontrast as kt
-from kontrast.plugins.objectives import SoftTriplet
+from kontrast.plugins.objectives import InfoNCE, SoftTriplet
 
-__all__ = ["BPR", "SquaredLength"]
+__all__ = ["BPR", "NodeInfoNCE"]
 
 
 class BPR(SoftTriplet):
@@ -20,23 +23,31 @@ class BPR(SoftTriplet):
 
     Source:
         Rendle et al. 2009, arXiv:1205.2618, section 4.1; a soft triplet loss under an earlier name. Their sum over
-        triplets is a mean here; the lengths that they add are `SquaredLength`.
+        triplets is a mean here; the lengths that they add are LightGCN's own term.
     """
 
 
-class SquaredLength(kt.Objective):
-    """Half the squared length of the anchors, |a|^2 / 2, whatever they are compared with.
+class NodeInfoNCE(InfoNCE):
+    """`InfoNCE` of nodes: one that is an anchor several times is compared once and counted as often.
 
-    Source:
-        The L2 term of LightGCN, arXiv:2002.02126, eq. 15, on the rows that a batch looks up, as in its code.
+    The value and the gradient are InfoNCE's, for as much work as there are different nodes.
+
+    Args:
+        temperature: as of InfoNCE.
     """
 
     def forward(self, pairs: kt.Pairs) -> kt.Loss:
-        """Return the mean over anchors.
+        """Return the mean over anchors, in nats.
 
         Args:
-            pairs: anchors [A, D]; the candidates are not read.
+            pairs: one block, anchors [A, D] against candidates [C, D]; anchors of one match key are one embedding, and
+                each has one positive.
         """
-        anchors = pairs.anchors
-        anchors = anchors.to(torch.promote_types(anchors.dtype, torch.float32))  # half-precision squares are coarse
-        return kt.Loss.over_rows(anchors.square().sum(1) / 2)
+        (block,) = pairs.blocks
+        match = block.anchor_keys.match
+        assert match is not None
+        nodes, node = torch.unique(match, return_inverse=True)
+        one = torch.empty_like(nodes).scatter_(0, node, torch.arange(len(node), device=node.device))
+        once = replace(block, anchors=block.anchors[one], anchor_keys=block.anchor_keys.map(lambda key: key[one]))
+        rows = kt.row_statistics(replace(pairs, blocks=(once,), rows=None), temperature=self.temperature)
+        return kt.Loss.over_rows(softplus(rows.negative_logsumexp - rows.positive_mean)[node])

@@ -7,51 +7,33 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 import kontrast as kt
 
-__all__ = ["AllEntities", "Clicks", "InitialItems", "Ranking"]
+__all__ = ["AllEntities", "Clicks", "Ranking"]
 
 
 class Ranking(kt.PairSampler):
-    """Each user of the batch against the item that it chose and the one that was drawn; and lengths to hold small.
+    """Each user of the batch against the item that it chose and the one that was drawn.
 
-    Makes two Pairs: `ranking`, one positive and one negative for each sample, and `lengths`, what the batch looked up
-    before any layer, compared with nothing. View 0 alone is read, and nothing is gathered: a sample's items are on its
-    process.
-
-    Args:
-        l2: weight of the squared lengths of the three rows of a sample, >= 0.
-
-    Raises:
-        InvalidValueError: if `l2` is not >= 0.
+    View 0 alone is read, and nothing is gathered: a sample's items are on its process.
     """
-
-    def __init__(self, l2: float = 1e-4) -> None:
-        super().__init__()
-        if not l2 >= 0:
-            raise kt.InvalidValueError(f"`l2` must be >= 0, got {l2!r}; it is the weight of a term")
-        self.l2 = l2
-
-    def extra_repr(self) -> str:
-        """Show the weight."""
-        return f"l2={self.l2}"
 
     def reads(self, num_views: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return view 0."""
         return (0,), (0,)
 
     def pairs(self, encoded: Sequence[kt.Encoded]) -> list[kt.Pairs]:
-        """Return the two Pairs.
+        """Return one Pairs, `ranking`: one positive and one negative for each sample.
 
         Raises:
             IncompatibleError: if no negatives were drawn.
         """
         view = encoded[0]
         (users, _), (positives, chosen) = _rows(view), _rows(_stream(view, "positives"))
-        (negatives, drawn), (initial, _) = _rows(_stream(view, "negatives")), _rows(_stream(view, "initial"))
+        negatives, drawn = _rows(_stream(view, "negatives"))
         own = torch.arange(len(users), device=users.device)
         block = kt.Block(
             users,
@@ -60,9 +42,7 @@ class Ranking(kt.PairSampler):
             kt.Keys(match=torch.stack([chosen, drawn], dim=1)),
             index=torch.stack([own, own + len(own)], dim=1),
         )
-        lengths = kt.Block(initial, initial[:0], kt.Keys(), kt.Keys())
-        # The papers add up three rows for each sample, and the mean is over rows.
-        return [kt.Pairs((block,), name="ranking"), kt.Pairs((lengths,), name="lengths", weight=3 * self.l2)]
+        return [kt.Pairs((block,), name="ranking")]
 
 
 class AllEntities(kt.Wrapper):
@@ -70,8 +50,8 @@ class AllEntities(kt.Wrapper):
 
     Makes two further Pairs, `all-users` and `all-items`: the batch's users, or chosen items, of one graph against all
     users, or all items, of the other; a node's other copy is its positive. All nodes are embedded on every process, so
-    nothing is gathered. The rows are scaled to length 1 here: the method's similarity is the dot product that `inner`
-    wants.
+    nothing is gathered. The rows are scaled to length 1 here, and the method's similarity, the dot product that `inner`
+    wants, is then their cosine.
 
     Args:
         inner: the sampler whose pairs are added to.
@@ -104,7 +84,7 @@ class AllEntities(kt.Wrapper):
         """Return the inner sampler's pairs, and the two of the contrast.
 
         Raises:
-            IncompatibleError: if there are fewer than three views, or the nodes of view 2 are not each there once.
+            IncompatibleError: if there are fewer than three views.
         """
         found = self.inner.pairs(encoded)
         if len(encoded) < 3:
@@ -116,13 +96,8 @@ class AllEntities(kt.Wrapper):
             ("users", replace(first, ids=first.key("groups"), streams={})),
             ("items", _stream(first, "positives")),
         ):
-            table = _stream(second, f"all-{name}")
-            if not torch.equal(table.ids, torch.arange(len(table.ids), device=table.ids.device)):
-                raise kt.IncompatibleError(
-                    f"every node must be a candidate once, and {len(table.ids)} {name} are given that are not 0 to "
-                    f"{len(table.ids) - 1}; with micro-batches take large_batch='accumulate', which is exact here"
-                )
-            found.append(kt.Pairs.between(_unit(anchors), _unit(table), name=f"all-{name}", weight=self.weight))
+            table = _unit(_stream(second, f"all-{name}"))
+            found.append(kt.Pairs.between(_unit(anchors), table, name=f"all-{name}", weight=self.weight))
         return found
 
 
@@ -130,7 +105,7 @@ class Clicks(kt.PairSampler):
     """Each user of the batch against the items that the batch's users chose; the same item is a positive.
 
     What is compared, and so what a queue around it keeps, goes by the number of the item: `IdQueue(Clicks(), ...)`
-    remembers items. View 0 alone is read.
+    remembers items, and `IdQueue(Clicks(), "all-items")` meets them as they are now. View 0 alone is read.
     """
 
     @property
@@ -151,35 +126,6 @@ class Clicks(kt.PairSampler):
         (items,) = self.compared(encoded)
         users = replace(encoded[0], ids=items.ids, streams={})
         return [kt.Pairs.between(users, kt.across_ranks(items))]
-
-
-class InitialItems(nn.Module):
-    """Items [K] -> their rows [K, D] in a LightGCN's table: what `kontrast.IdQueue` embeds its entries by.
-
-    A module, so that it is copied and moved together with the encoder whose table it reads.
-
-    Args:
-        encoder: a LightGCN without layers; with layers, an item's embedding is not its row.
-    """
-
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """Return the rows.
-
-        Raises:
-            IncompatibleError: if the encoder is something else.
-        """
-        table = getattr(self.encoder, "items", None)
-        if not isinstance(table, nn.Embedding) or getattr(self.encoder, "num_layers", None) != 0:
-            raise kt.IncompatibleError(
-                f"queued items are looked up, not propagated, which takes a LightGCN with num_layers=0, got "
-                f"{self.encoder!r}; write LightGCN(..., num_layers=0)"
-            )
-        rows: Tensor = table(ids)
-        return rows
 
 
 def _stream(encoded: kt.Encoded, name: str) -> kt.Encoded:
