@@ -65,7 +65,18 @@ def test_listing_it_imports_no_torch(installed: Installed, tmp_path: Path) -> No
 
 def test_two_processes_have_the_losses_of_one(installed: Installed, tmp_path: Path) -> None:
     # 1600 interactions and an odd batch: the last one of an epoch, and one part of each, are uneven.
-    options = ("train", "sgl", "--adapter", "recsys", "--epochs", "2", "--batch_size", "333", "--drop_last", "false")
+    options: tuple[str, ...] = (
+        "train",
+        "sgl",
+        "--adapter",
+        "recsys",
+        "--epochs",
+        "2",
+        "--batch_size",
+        "333",
+        "--drop_last",
+        "false",
+    )
     options += ("--optimizer.weight_decay", "0", "--optimizer.learning_rate", "0.01")
     options += ("--encoder.size", "16", "--encoder.l2", "0.1")
     one = installed.python("-P", "-m", "kontrast", *options, "--out", "one", folder=tmp_path)
