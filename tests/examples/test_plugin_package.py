@@ -89,10 +89,14 @@ def test_two_processes_have_the_losses_of_one(installed: Installed, tmp_path: Pa
         for name in ("loss", "ranking/loss", "lengths", "all-users/loss", "all-items/loss"):
             assert theirs[name] == pytest.approx(ours[name], rel=1e-4), (ours["step"], name)
     assert single[-1]["loss"] < single[0]["loss"]
+    judged = json.loads(installed.python("-P", "-m", "kontrast", "evaluate", "two", "--json", folder=tmp_path))
+    (result,) = judged["results"]  # the probe of the domain
+    assert result["probe"] == "ranking"
+    assert 0.02 < result["scores"]["recall"] < 1
 
 
 def test_clrec_trains_from_the_command_line(installed: Installed, tmp_path: Path) -> None:
-    options = (
+    options: tuple[str, ...] = (
         "train",
         "clrec",
         "--adapter",

@@ -21,7 +21,7 @@ import kontrast as kt
 from kontrast_recsys.augment import SGLViews
 from kontrast_recsys.data import Interactions, load
 from kontrast_recsys.encoder import LightGCN
-from kontrast_recsys.evaluate import evaluate
+from kontrast_recsys.evaluate import ranking
 from kontrast_recsys.methods import lightgcn, sgl
 
 __all__ = ["main"]
@@ -69,7 +69,7 @@ class KeepBest(kt.Observer):
         """Score, where it is due."""
         if (epoch + 1) % self.settings.every and epoch + 1 < self.settings.epochs:
             return
-        scores = evaluate(self.encoder, self.data)
+        scores = ranking(self.encoder, self.data.train, self.data.test)
         if self.verbose:
             _say(f"  epoch {epoch + 1:3}  loss {metrics['loss']:.4f}  valid {_text(scores)}")
         if scores["recall"] > self.scores["recall"]:
@@ -104,7 +104,7 @@ def main() -> None:
             kept = _train(method, apart, settings, seed, verbose=asked.verbose)
             line = f"{method:9} seed {seed}  valid {_text(kept.scores)} at epoch {kept.epoch}"
             if whole is not None:
-                found.append(evaluate(kept.best, whole))
+                found.append(ranking(kept.best, whole.train, whole.test))
                 line += f"  test {_text(found[-1])}"
             _say(f"{line}  ({time.monotonic() - began:.0f} s)")
         if found:

@@ -136,6 +136,7 @@ class RecsysAdapter(kt.Adapter):
     default_data = "blocks"
     default_encoder = "lightgcn"
     default_augmenter = "sgl-views"
+    default_probe = "ranking"
 
     def load(self, source: str) -> kt.Splits[Interactions]:
         """Return `kontrast_recsys.data.load(source)`."""

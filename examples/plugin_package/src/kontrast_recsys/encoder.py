@@ -107,5 +107,5 @@ class LightGCN(kt.Encoder):
             initial = [self.users(lookup.users), *(self.items(ids) for ids in chosen.values())]
             lengths = torch.stack([rows.square().sum(1) / 2 for rows in initial]).sum(0)
             auxiliary = kt.Loss.over_rows(lengths, name="lengths", weight=self.l2)
-        rows = kt.Encoded(users[lookup.users], view.ids, copies, view.labels, view.groups)
-        return replace(rows, streams=streams, auxiliary=auxiliary)
+        encoded = kt.Encoded(users[lookup.users], view.ids, copies, view.labels, view.groups)
+        return replace(encoded, streams=streams, auxiliary=auxiliary)

@@ -11,7 +11,7 @@ from kontrast_recsys.data import Interactions
 from kontrast_recsys.encoder import LightGCN
 from kontrast_recsys.graph import Graph
 
-__all__ = ["evaluate", "ndcg", "recall", "recommended"]
+__all__ = ["ndcg", "ranking", "recall", "recommended"]
 
 
 @torch.no_grad()
@@ -69,15 +69,22 @@ def ndcg(top: Tensor, users: Tensor, relevant: Interactions) -> float:
     return float(((hits * gains).sum(1) / best).mean())
 
 
-def evaluate(encoder: LightGCN, data: kt.Splits[Interactions], k: int = 20) -> dict[str, float]:
-    """Return `recall` and `ndcg` at k over the users with held-out items; training items are never recommended."""
+def ranking(encoder: LightGCN, train: Interactions, test: Interactions, *, k: int = 20) -> dict[str, float]:
+    """Return `recall` and `ndcg` at k over the users with held-out items; training items are never recommended.
+
+    Args:
+        encoder: what embeds the nodes of the training graph.
+        train: what each user is known to have chosen.
+        test: the held-out interactions.
+        k: how many items are recommended, in 1..I.
+    """
     device = encoder.users.weight.device
-    graph, held_out = data.train.graph.to(device), data.test
-    users = torch.unique(held_out.users).to(device)
+    graph = train.graph.to(device)
+    users = torch.unique(test.users).to(device)
     with torch.no_grad():
         top = recommended(*encoder.embed(graph), users, graph, k)
     top, users = top.cpu(), users.cpu()
-    return {"recall": recall(top, users, held_out), "ndcg": ndcg(top, users, held_out)}
+    return {"recall": recall(top, users, test), "ndcg": ndcg(top, users, test)}
 
 
 def _hits(top: Tensor, users: Tensor, relevant: Interactions) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,15 @@
 """What this package provides. Light: nothing here imports torch."""
 
 import kontrast
-from kontrast import AdapterRecord, AugmenterRecord, EncoderRecord, MethodRecord, ObjectiveRecord, SamplerRecord
+from kontrast import (
+    AdapterRecord,
+    AugmenterRecord,
+    EncoderRecord,
+    MethodRecord,
+    ObjectiveRecord,
+    ProbeRecord,
+    SamplerRecord,
+)
 
 
 @kontrast.hookimpl
@@ -66,4 +74,14 @@ def kontrast_samplers() -> list[SamplerRecord]:
         ),
         SamplerRecord("clicks", f"{home}:Clicks", "A user against the items of the batch", "arXiv:2005.12964"),
         SamplerRecord("ranking", f"{home}:Ranking", "A user's chosen item against one drawn", "arXiv:1205.2618"),
+    ]
+
+
+@kontrast.hookimpl
+def kontrast_probes() -> list[ProbeRecord]:
+    """Return the probe."""
+    return [
+        ProbeRecord(
+            "ranking", "kontrast_recsys.evaluate:ranking", "Recall and nDCG of the items recommended", adapter="recsys"
+        )
     ]
