@@ -3,6 +3,7 @@
 # pyright: reportMissingImports=false
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -102,12 +103,12 @@ def test_batches_without_negatives_are_refused() -> None:
         lightgcn(encoder())(kt.Identity(1)(DATA.train.batch(INDICES), kt.Draws(0)))
 
 
-@pytest.mark.parametrize("large_batch", ["accumulate", "cache"])
-def test_micro_batches_are_exact(large_batch: Any) -> None:
+@pytest.mark.parametrize(("make", "large_batch"), [(sgl, "accumulate"), (sgl, "cache"), (clrec, "cache")])
+def test_micro_batches_are_exact(make: Callable[[kt.Encoder], kt.Method], large_batch: Any) -> None:
     def fit(micro_batch_size: int) -> dict[str, torch.Tensor]:
         model = encoder(l2=0.3)
         run = kt.Run(
-            sgl(model),
+            make(model),
             DATA.train,
             augmenter=SGLViews(),
             epochs=1,
