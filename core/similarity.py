@@ -5,7 +5,7 @@ Shapes: A anchors, C candidates, P pairs, D embedding size.
 
 import math
 from abc import ABC
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,19 @@ from torch import Tensor, nn
 from .errors import InvalidValueError
 from .precision import full_precision
 
-__all__ = ["Cosine", "Dot", "LearnedTemperature", "Similarity", "normalize"]
+__all__ = ["Cosine", "Dot", "LearnedTemperature", "Scaling", "Similarity", "normalize"]
+
+
+class Scaling(NamedTuple):
+    """A preparation that multiplies each row by a number.
+
+    Args:
+        unit: whether rows are brought to length 1 first.
+        scale: what the product of two rows is multiplied by, with gradient.
+    """
+
+    unit: bool
+    scale: float | Tensor
 
 
 class Similarity(nn.Module, ABC):
@@ -34,6 +46,8 @@ class Similarity(nn.Module, ABC):
         super().__init_subclass__(**options)
         if "prepare_candidates" in vars(cls) and "symmetric" not in vars(cls):
             cls.symmetric = False
+        if not {"prepare", "prepare_candidates"}.isdisjoint(vars(cls)) and "scaling" not in vars(cls):
+            cls.scaling = Similarity.scaling  # what is inherited speaks of another preparation
 
     @property
     def bound(self) -> float | Tensor | None:
@@ -47,6 +61,10 @@ class Similarity(nn.Module, ABC):
     def prepare_candidates(self, rows: Tensor) -> Tensor:
         """Return what a candidate [..., D] brings to the product, [..., E]."""
         return self.prepare(rows)
+
+    def scaling(self) -> Scaling | None:
+        """Return how rows are prepared where that only scales them: kernels may then read them as they are."""
+        return None
 
     def transform(self, products: Tensor) -> Tensor:
         """Return scores from products, entry by entry and without parameters."""
@@ -75,9 +93,17 @@ class Cosine(Similarity):
         """Return the rows scaled to length 1."""
         return normalize(rows)
 
+    def scaling(self) -> Scaling:
+        """Length 1."""
+        return Scaling(True, 1.0)
+
 
 class Dot(Similarity):
     """The dot product, as it is (TS2Vec, DPR); unbounded."""
+
+    def scaling(self) -> Scaling:
+        """As they are."""
+        return Scaling(False, 1.0)
 
 
 class LearnedTemperature(Similarity):
@@ -132,6 +158,11 @@ class LearnedTemperature(Similarity):
     def prepare_candidates(self, rows: Tensor) -> Tensor:
         """Return the same for candidates, with the bias beside it."""
         return self._scaled(self.similarity.prepare_candidates(rows), self.bias)
+
+    def scaling(self) -> Scaling | None:
+        """Return the inner similarity's, times the inverse temperature; None with a bias."""
+        inner = self.similarity.scaling() if self.bias is None else None
+        return None if inner is None else Scaling(inner.unit, self._scale(torch.float32) * inner.scale)
 
     def scores(self, anchors: Tensor, candidates: Tensor) -> Tensor:
         """Return the scaled scores of the inner similarity."""

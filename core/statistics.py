@@ -14,6 +14,7 @@ from .block import Block
 from .errors import InvalidValueError
 from .exponentials import Exponentials
 from .finite import check_finite
+from .fused import fused_sums
 from .listing import listed, listed_positives
 from .pairs import Pairs
 from .precision import full_precision
@@ -144,12 +145,15 @@ def _block(
     similarity = pairs.similarity
     weighted = block.log_weights is not None or bool(block.rules)
     plain = similarity.factors and type(similarity).transform is Similarity.transform and not weighted
-    a, c = prepared.anchors(block), prepared.candidates(block)
-    found = listed(block) if plain and block.negatives else None
-    slots = listed_positives(block) if found is None else found.positives
+    fused = fused_sums(block, prepared, inverse_temperature, powers) if plain else None
+    a, c = (block.anchors, block.candidates) if fused else (prepared.anchors(block), prepared.candidates(block))
+    found = listed(block) if fused is None and plain and block.negatives else None
+    slots = fused.positives if fused else listed_positives(block) if found is None else found.positives
     walked = tuple[Tensor, ...]()
     logits: tuple[Tensor, Tensor] | None = None
-    if found is not None:
+    if fused is not None:
+        sums, negatives, logits = fused.log_sums.unbind(0), fused.negatives, (fused.positives[0], fused.logits)
+    elif found is not None:
         mirrored = block.mirrored and a is c
         ours, theirs = block.anchor_keys.scope, block.candidate_keys.scope
         scopes = None if ours is None or theirs is None else (ours, theirs)

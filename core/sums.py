@@ -132,16 +132,16 @@ def block_sums(
     prepared: Prepared, measure: SumOf, block: Block, listed: tuple[Tensor, Tensor] | None, offset: Tensor | None
 ) -> Tensor:
     """Return a block's part of the sums, [A]; `listed` are its (anchor [P], logit [P]) where those are all there is."""
-    anchors = prepared.anchors(block)
-    offset = None if offset is None else offset.to(anchors.dtype)
+    dtype = torch.promote_types(block.anchors.dtype, torch.float32)
+    offset = None if offset is None else offset.to(dtype)
     if not (block.positives if measure.of == "positive" else block.negatives):
-        return anchors.new_zeros(len(anchors))
+        return block.anchors.new_zeros(len(block.anchors), dtype=dtype)
     if listed is None:
         (part,) = prepared.walk(block).measured(measure, offset)
         return part
     anchor, logits = listed
     values = measure.function(logits if offset is None else logits - offset[anchor])
-    return values.new_zeros(len(anchors)).index_add(0, anchor, values)
+    return values.new_zeros(len(block.anchors)).index_add(0, anchor, values)
 
 
 def listed_logits(
