@@ -4,7 +4,8 @@
 unit-length embeddings that want a gradient; trials alternate, the fastest of several counts.
 
 `python benchmarks/contrast_engine.py` prints the whole table, some ten minutes on two cores; name parts to run some:
-``time floor memory scaling one-way queue hard scopes``. `--threads 1` for one thread.
+``time floor memory scaling one-way queue hard scopes cuda``. `--threads 1` for one thread. `cuda` runs where there is
+a GPU.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from contrast_cuda import show_cuda
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -233,6 +235,7 @@ PARTS = {
     "queue": show_queue,
     "hard": show_hard,
     "scopes": show_scopes,
+    "cuda": show_cuda,
 }
 
 

@@ -290,7 +290,7 @@ def _gradient(
             total.index_add_(0, place[run] - chunk.start, theirs.rows[other[run]].float() * weight[:, None])
         begin = end
         total.mul_(scale)
-        unit = part.rows.float().mul_(part.factor[:, None])
+        unit = part.rows * part.factor[:, None]
         radial = torch.einsum("md,md->m", total, unit)
         along += radial.sum()
         if way.unit:

@@ -10,7 +10,6 @@ alias). A program has BM rows and BN columns, and takes BK of the summed dimensi
 
 # pyright: reportGeneralTypeIssues=false, reportInvalidTypeForm=false
 
-import triton
 import triton.language as tl
 from triton import jit
 
