@@ -161,7 +161,8 @@ class Block:
         else:
             anchor, candidate = join(ours.match, theirs.match)
         positive, _ = relation(ours.map(lambda k: k[anchor]), theirs.map(lambda k: k[candidate]), paired=True)
-        return anchor[positive], candidate[positive]
+        kept = positive.expand(anchor.shape).nonzero()[:, 0]
+        return anchor[kept], candidate[kept]
 
     def matches(self) -> int:
         """Return how many slots share an anchor's match key, whatever their other keys say; for a block without index.
@@ -264,9 +265,10 @@ def join(first: Tensor, second: Tensor, limit: int | None = None) -> tuple[Tenso
     start = torch.searchsorted(values, first)
     count = torch.searchsorted(values, first, right=True) - start
     count = torch.where(first == -1, 0, count)
-    if limit is not None and int(count.sum()) > limit:
+    total = int(count.sum())  # a card is waited for here, and not again
+    if limit is not None and total > limit:
         return None
-    at = torch.arange(len(count), device=count.device).repeat_interleave(count)
+    at = torch.arange(len(count), device=count.device).repeat_interleave(count, output_size=total)
     # Position inside the run of equal keys, then in the sorted keys, then in the second.
     inside = torch.arange(len(at), device=count.device) - (count.cumsum(0) - count)[at]
     return at, order[start[at] + inside]
@@ -282,10 +284,11 @@ def _join_itself(keys: Tensor, limit: int | None) -> tuple[Tensor, Tensor] | Non
     if len(count) == len(values):  # no key comes twice
         own = order.sort().values
         return own, own
-    if limit is not None and int(count.square().sum()) > limit:
+    total = int(count.square().sum())
+    if limit is not None and total > limit:
         return None
-    run = torch.repeat_interleave(count)  # of every place in the order
-    first = torch.repeat_interleave(count[run])
+    run = torch.repeat_interleave(count, output_size=len(values))  # of every place in the order
+    first = torch.repeat_interleave(count[run], output_size=total)
     start = (count.cumsum(0) - count)[run]
     inside = torch.arange(len(first), device=keys.device) - (count[run].cumsum(0) - count[run])[first]
     at, other = order[first], order[start[first] + inside]

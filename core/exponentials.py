@@ -16,15 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .cache import tile_entries
 from .precision import full_precision
 from .stacks import Part, Plan, Stack, plan
 
 __all__ = ["Exponentials"]
 
 # Scores in a tile. A tile of float32 and its copy stay in a core's second-level cache.
-ENTRIES = {"cpu": 1 << 18, "cuda": 1 << 22}
+ENTRIES = {"cpu": 1 << 18}
 # Scores in a stack of groups.
-STACKED = {"cpu": 1 << 20, "cuda": 1 << 24}
+STACKED = {"cpu": 1 << 20}
 # Bytes of tiles kept for the backward pass in place of multiplying them again: these, or a multiple of the embeddings'.
 KEPT_BYTES = {"cpu": 1 << 24, "cuda": 1 << 28}
 KEPT_TIMES = 3
@@ -63,14 +64,13 @@ class Exponentials:
     def plan(self) -> Plan:
         """How the block is cut."""
         columns = self.anchors if self.candidates is None else self.candidates
-        device = self.anchors.device.type
         return plan(
             (len(self.anchors), len(columns)),
             self.candidates is None,
             self.excepted,
             self.scopes,
-            entries=ENTRIES[device],
-            stacked=STACKED[device],
+            entries=tile_entries(self.anchors, ENTRIES),
+            stacked=tile_entries(self.anchors, STACKED),
         )
 
     @property

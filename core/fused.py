@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from .block import Block
+from .cache import tile_entries
 from .errors import InvalidValueError
 from .exponentials import UNSHIFTED
 from .listing import listed_positives
@@ -35,7 +36,7 @@ BLOCKS = {2: (128, 128, 64), 4: (128, 128, 32)}
 # Rows whose gradient is made at once.
 ROWS = 4096
 # Numbers in a tile of slopes where no card says how large its cache is.
-ENTRIES = 1 << 20
+ENTRIES = {"cpu": 1 << 18}
 # Positive pairs whose rows are gathered at once.
 RUN = 4096
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -301,7 +302,8 @@ def _gradient(
 
 def _columns(rows: Tensor) -> int:
     """Return how many columns a tile of slopes has: the tile is as large as the card's cache."""
-    entries = torch.cuda.get_device_properties(rows.device).L2_cache_size // 4 if rows.is_cuda else ENTRIES
+    # `tile_entries` are a quarter of the cache, counted in float32.
+    entries = 4 * tile_entries(rows.new_empty(0, dtype=torch.float32), ENTRIES)
     return max(512, entries // ROWS // 128 * 128)
 
 

@@ -47,7 +47,8 @@ class Similarity(nn.Module, ABC):
         if "prepare_candidates" in vars(cls) and "symmetric" not in vars(cls):
             cls.symmetric = False
         if not {"prepare", "prepare_candidates"}.isdisjoint(vars(cls)) and "scaling" not in vars(cls):
-            cls.scaling = Similarity.scaling  # what is inherited speaks of another preparation
+            # What is inherited speaks of another preparation.
+            cls.scaling = Similarity.scaling  # type: ignore[method-assign]
 
     @property
     def bound(self) -> float | Tensor | None:

@@ -8,7 +8,8 @@ Shapes: A anchors, C candidates, D embedding size, P powers (1 or 2), N splits o
 alias). A program has BM rows and BN columns, and takes BK of the summed dimension at a time.
 """
 
-# pyright: reportGeneralTypeIssues=false, reportInvalidTypeForm=false
+# Triton has no types, and its functions are not Python's.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 
 import triton.language as tl
 from triton import jit

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .block import Block, relation
+from .cache import tile_entries
 from .precision import full_precision
 from .similarity import Similarity
 from .tiles import Tile, tiles
@@ -24,8 +25,8 @@ __all__ = ["Measure", "Scored", "Walk", "log_add", "log_sum_exp"]
 
 Merge = Literal["count", "sum", "logsumexp"]
 
-# Scores in a tile: a processor's cache, or enough to keep a GPU busy.
-ENTRIES = {"cpu": 1 << 18, "cuda": 1 << 23}
+# Scores in a tile, by a processor's cache.
+ENTRIES = {"cpu": 1 << 18}
 # Blocks up to so many scores are kept for the backward pass.
 KEPT = {"cpu": 1 << 19, "cuda": 1 << 24}
 
@@ -109,7 +110,7 @@ class Walk:
     def tiles(self) -> tuple[Tile, ...]:
         """The tiles, which cover every pair that may be compared."""
         # A network holds many numbers for every score.
-        entries = ENTRIES[self.anchors.device.type] // (1 if self.similarity.factors else 64)
+        entries = tile_entries(self.anchors, ENTRIES) // (1 if self.similarity.factors else 64)
         return tuple(tiles(self.block, entries))
 
     def scored(self, tile: Tile, embeddings: tuple[Tensor, Tensor], offset: Tensor | None = None) -> Scored:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 import kontrast as kt
+from kontrast.cache import tile_entries
 from kontrast.loader import Plan, micro_batches
 from kontrast.plugins.objectives import InfoNCE
 
@@ -85,6 +87,57 @@ def test_a_run_on_a_gpu_is_stopped_and_resumed(tmp_path: Path) -> None:
     newest[-1].unlink()  # of the end; the one before it is of the second epoch
     (tmp_path / "alone" / "encoder.safetensors").unlink()
     assert _losses("cuda", tmp_path / "alone", resume="auto") == pytest.approx(alone, rel=1e-3)
+
+
+@pytest.mark.parametrize("kernels", ["0", "1"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_the_engine_on_a_gpu_is_that_in_float64(
+    monkeypatch: pytest.MonkeyPatch, kernels: str, dtype: torch.dtype, mirrored: bool
+) -> None:
+    """Chunked and by kernels, in blocks as large as they are meant to be; D is no multiple of any."""
+    monkeypatch.setenv("KONTRAST_TRITON", kernels)
+    drawn = [torch.randn(5000, 200, generator=torch.Generator().manual_seed(n)).to(dtype) for n in range(2)]
+    found = []
+    for device, wide in (("cpu", torch.float64), ("cuda", dtype)):
+        leaves = [rows.to(device, wide).requires_grad_() for rows in drawn]
+        (pairs,) = kt.InBatch("all" if mirrored else "forward").pairs(kt.embedded(*leaves))
+        rows = kt.row_statistics(pairs, temperature=0.1)
+        loss = (rows.logsumexp - rows.positive_mean).mean()
+        found.append((loss, *torch.autograd.grad(loss, leaves)))
+    assert float(found[1][0]) == pytest.approx(float(found[0][0]), rel=1e-5)
+    error = 2 * torch.finfo(dtype).eps if dtype == torch.bfloat16 else 1e-5
+    for exact, ours in zip(found[0][1:], found[1][1:], strict=True):
+        assert (ours.cpu().double() - exact).norm() <= error * exact.norm()
+
+
+def test_tiles_are_a_quarter_of_the_cache() -> None:
+    rows = torch.zeros(0, device="cuda")
+    cache = torch.cuda.get_device_properties(rows.device).L2_cache_size
+    assert cache > 0
+    assert tile_entries(rows, {}) == max(1 << 16, cache // 16)
+
+
+@pytest.mark.parametrize("kernels", ["0", "1"])
+def test_how_often_the_engine_waits_for_a_gpu(monkeypatch: pytest.MonkeyPatch, kernels: str) -> None:
+    """A wait is for the length of a list; there are some, and not one for every tile."""
+    monkeypatch.setenv("KONTRAST_TRITON", kernels)
+    leaves = [torch.randn(20000, 64, device="cuda", requires_grad=True) for _ in range(2)]
+
+    def step() -> None:
+        (pairs,) = kt.InBatch("forward").pairs(kt.embedded(*leaves))
+        kt.row_statistics(pairs, temperature=0.1).logsumexp.sum().backward()
+
+    step()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    waits = [one for one in said if "synchronizing" in str(one.message)]
+    assert len(waits) <= 12, [str(one.filename) + f":{one.lineno}" for one in waits]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -146,8 +146,9 @@ def test_gradients_are_those_of_the_engine_in_float64(
     for field in NAMES:
         torch.testing.assert_close(values[field].cpu().double(), expected[field].double(), rtol=2e-5, atol=2e-5)
     for ours, theirs in zip(gradients, slopes, strict=True):
-        # Rounded once at the end, or for each block.
-        error = 4 * torch.finfo(ours.dtype).eps if ours.dtype != torch.float32 else 2e-5
+        # Rounded once at the end, or for each block; bfloat16's slopes have 16 bits, which a parameter's sum shows.
+        whole = 1e-4 if dtype == torch.bfloat16 else 2e-5
+        error = 4 * torch.finfo(ours.dtype).eps if ours.dtype != torch.float32 else whole
         assert (ours.cpu().double() - theirs).abs().max() <= error * (1e-3 + theirs.abs().max())
 
 
