@@ -10,6 +10,7 @@ alias). A program has BM rows and BN columns, and takes BK of the summed dimensi
 
 # Triton has no types, and its functions are not Python's.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
+# pyright: reportArgumentType=false, reportAssignmentType=false
 
 import triton.language as tl
 from triton import jit
