@@ -257,3 +257,9 @@ def test_represent_changes_nothing() -> None:
     several = kt.Method({"a": Counting(), "b": Counting()}, sampler=kt.InBatch(), objective=InfoNCE())
     with pytest.raises(kt.IncompatibleError, match=r"has several encoders; take one of `encoders`: \['a', 'b'\]"):
         _ = several.encoder
+
+
+@pytest.mark.parametrize("name", ["items", "a.b"])
+def test_a_name_that_modules_cannot_have_is_refused(name: str) -> None:
+    with pytest.raises(kt.InvalidValueError, match=r"`objective` must be a module, or modules by name \(without dots"):
+        kt.Method(Counting(), sampler=kt.InBatch(), objective={name: NTXent()})
