@@ -1,7 +1,7 @@
 """The domains kontrast brings along. Light: nothing here imports torch."""
 
 import kontrast
-from kontrast import AdapterRecord, AugmenterRecord, EncoderRecord
+from kontrast import AdapterRecord, AugmenterRecord, EncoderRecord, ProbeRecord
 
 
 @kontrast.hookimpl
@@ -122,6 +122,32 @@ def kontrast_augmenters() -> list[AugmenterRecord]:
     ]
 
 
+@kontrast.hookimpl
+def kontrast_probes() -> list[ProbeRecord]:
+    """Return the probes of our domains."""
+    home, extra = "kontrast.adapters.timeseries.evaluate", "kontrast[timeseries]"
+    return [
+        ProbeRecord(
+            "series-nearest",
+            f"{home}:nearest",
+            "The nearest training series, as for the UCR archive",
+            "arXiv:2106.10466",
+            extra=extra,
+            adapter="timeseries",
+            frozen=True,
+        ),
+        ProbeRecord(
+            "series-svm",
+            f"{home}:svm",
+            "A support vector machine fitted to the training part, as for the UCR archive",
+            "arXiv:1901.10738",
+            extra=extra,
+            adapter="timeseries",
+            frozen=True,
+        ),
+    ]
+
+
 def _series_augmenters() -> list[AugmenterRecord]:
     home, um = "kontrast.adapters.timeseries", "arXiv:1706.00527"
     return [
@@ -131,6 +157,7 @@ def _series_augmenters() -> list[AugmenterRecord]:
             ("frequency-masking", "FrequencyMasking", "Some frequencies are taken out", "arXiv:2302.09292"),
             ("jitter", "Jitter", "Normal noise on every value", um),
             ("magnitude-warp", "MagnitudeWarp", "Times a smooth curve around 1", um),
+            ("neighbor-windows", "NeighborWindows", "A window, some near it, some far away", "arXiv:2106.00750"),
             ("overlapping-crops", "OverlappingCrops", "Two crops that share a stretch", "arXiv:2106.10466"),
             ("permutation", "Permutation", "Pieces in another order", um),
             ("scaling", "Scaling", "Each channel times a number around 1", um),

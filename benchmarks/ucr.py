@@ -55,7 +55,7 @@ def accuracies(splits: kt.Splits[kt.ArrayData], seed: int) -> tuple[float, float
     torch.manual_seed(seed)
     data = splits.train
     method = ts2vec(timeseries.DilatedCNN(data.inputs.shape[2]))
-    drawn = svm(*(kt.evaluate.embed(method.encoder, part, batch_size=64) for part in (data, splits.test)))
+    drawn = accuracy(method.encoder, splits)
     run = kt.Run(
         method,
         data,
@@ -70,7 +70,13 @@ def accuracies(splits: kt.Splits[kt.ArrayData], seed: int) -> tuple[float, float
         observers=(),
     )
     run.fit()
-    return drawn, svm(*(kt.evaluate.embed(run.encoder, part, batch_size=64) for part in (data, splits.test)))
+    return drawn, accuracy(run.encoder, splits)
+
+
+def accuracy(encoder: kt.Encoder, splits: kt.Splits[kt.ArrayData]) -> float:
+    """Return the test accuracy of the support vector machine, in percent."""
+    train, test = (kt.evaluate.embed(encoder, part, batch_size=64) for part in (splits.train, splits.test))
+    return svm((train, test))
 
 
 def nearest(splits: kt.Splits[kt.ArrayData]) -> tuple[float, float]:

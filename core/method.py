@@ -365,6 +365,12 @@ def _copies(views: Sequence[View]) -> list[Tensor]:
 def _concatenate(inputs: Sequence[Any]) -> Any:
     first = inputs[0]
     if isinstance(first, Tensor):
+        if any(part.shape[1:] != first.shape[1:] for part in inputs):
+            shapes = [list(part.shape) for part in inputs]
+            raise IncompatibleError(
+                f"joint_forward joins views whose inputs have one shape, got {shapes}; take an augmenter whose views "
+                "are alike, or joint_forward=False"
+            )
         return torch.cat(list(inputs))
     if isinstance(first, Mapping):
         return {name: _concatenate([part[name] for part in inputs]) for name in first}

@@ -29,12 +29,14 @@ class Gives:
         reweighted: whether the negatives' sum is an estimate (hard, debiased), which only objectives of the softmax
             type can take.
         bounded: whether the similarity must have a bound, which floors that estimate.
+        views: how many views of a batch it takes; 0: any number it can pair.
     """
 
     negatives: bool = True
     min_batch: int = 1
     reweighted: bool = False
     bounded: bool = False
+    views: int = 0
 
 
 class PairSampler(nn.Module, ABC):

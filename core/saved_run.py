@@ -14,7 +14,7 @@ from .data import Data, Splits
 from .encoder import Encoder, as_encoder
 from .errors import IncompatibleError, InvalidValueError, UnknownNameError
 from .option_types import no_options
-from .records import AdapterRecord, EncoderRecord
+from .records import AdapterRecord, EncoderRecord, MethodRecord
 from .registry import get_record
 from .run_folder import load_encoder
 
@@ -82,7 +82,7 @@ def open_run(folder: str | Path) -> SavedRun:
     adapter = get_record(AdapterRecord, str(names["adapter"])).load()()
     if not isinstance(adapter, Adapter):
         raise InvalidValueError(f"the factory of `{names['adapter']}` must return a kontrast.Adapter, got {adapter!r}")
-    encoder = _encoder(path, config["encoder"])
+    encoder = _encoder(path, config)
     return SavedRun(path, config, adapter, encoder, str(names["data"]))
 
 
@@ -105,29 +105,41 @@ def _name(config: dict[str, Any], part: str) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _encoder(path: Path, described: dict[str, Any]) -> Encoder:
-    name: str = described["name"]
-    factory = get_record(EncoderRecord, name).load()
-    encoder = as_encoder(factory(**_parameters(name, factory, described)))
-    load_encoder(encoder, path)
+def _encoder(path: Path, config: dict[str, Any]) -> Encoder:
+    encoder = as_encoder(_made(EncoderRecord, config["encoder"]))
+    try:
+        load_encoder(encoder, path)
+    except IncompatibleError:
+        # A method may put the encoder inside another, which is then what it trains (CPC's contexts).
+        inside = encoder if _name(config, "method") is None else _made(MethodRecord, config["method"], encoder).encoder
+        if type(inside) is type(encoder):
+            raise
+        load_encoder(inside, path)
+        return inside
     return encoder
 
 
-def _parameters(name: str, factory: Callable[..., Any], described: dict[str, Any]) -> dict[str, Any]:
+def _made(kind: type[EncoderRecord] | type[MethodRecord], described: dict[str, Any], *parts: Any) -> Any:
+    """Return what a run's config describes."""
+    factory = get_record(kind, described["name"]).load()
+    return factory(*parts, **_parameters(f"{kind.kind} `{described['name']}`", factory, described))
+
+
+def _parameters(called: str, factory: Callable[..., Any], described: dict[str, Any]) -> dict[str, Any]:
     """Return the parameters as the types of the signature, which JSON does not keep (tuples, paths, enums)."""
     parser = ArgumentParser(exit_on_error=False)
     if inspect.isclass(factory):
-        parser.add_class_arguments(factory, "encoder", skip=set(no_options(factory)))
+        parser.add_class_arguments(factory, "part", skip=set(no_options(factory)))
     else:
-        parser.add_function_arguments(factory, "encoder", skip=set(no_options(factory)))
+        parser.add_function_arguments(factory, "part", skip=set(no_options(factory)))
     given = {key: value for key, value in described.items() if key != "name"}
     if not given:
         return {}
     try:
-        return dict(vars(parser.parse_object({"encoder": given})["encoder"]))
+        return dict(vars(parser.parse_object({"part": given})["part"]))
     except (ArgumentError, TypeError, ValueError, KeyError) as error:
         sentence = " ".join(str(error).split())
         raise IncompatibleError(
-            f"the run's parameters do not fit the encoder `{name}` that is installed: {sentence}; install the version "
+            f"the run's parameters do not fit the {called} that is installed: {sentence}; install the version "
             "in the run's environment.json"
         ) from error

@@ -54,6 +54,9 @@ def kontrast_methods() -> list[MethodRecord]:
             "arXiv:2002.05709",
         ),
         MethodRecord(
+            "tnc", f"{home}.tnc:tnc", "A window is like those near it, mostly unlike those far away", "arXiv:2106.00750"
+        ),
+        MethodRecord(
             "ts2vec", f"{home}.ts2vec:ts2vec", "A time step agrees with itself in another context", "arXiv:2106.10466"
         ),
         MethodRecord(
@@ -107,6 +110,12 @@ def kontrast_objectives() -> list[ObjectiveRecord]:
             f"{home}:PairwiseContrastive",
             "Squared distances, squared hinges to a margin",
             "CVPR 2006, Hadsell et al.",
+        ),
+        ObjectiveRecord(
+            "positive-unlabelled",
+            f"{home}:PositiveUnlabelled",
+            "Positives against pairs of which some are positive",
+            "arXiv:2106.00750",
         ),
         ObjectiveRecord("siglip", f"{home}:SigLIP", "A sigmoid for every pair, no softmax", "arXiv:2303.15343"),
         ObjectiveRecord("soft-triplet", f"{home}:SoftTriplet", "Triplets without a margin", "arXiv:1703.07737"),

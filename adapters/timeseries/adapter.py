@@ -12,6 +12,7 @@ class TimeSeriesAdapter(kt.Adapter):
     default_data = "waves"
     default_encoder = "dilated-cnn"
     default_augmenter = "overlapping-crops"
+    default_probe = "series-svm,series-nearest"
 
     def load(self, source: str) -> kt.Splits[kt.ArrayData]:
         """Return `kontrast.adapters.timeseries.load(source)`."""

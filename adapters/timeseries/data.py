@@ -5,6 +5,7 @@ Shapes: N series, T time steps of the longest, C channels.
 
 from collections.abc import Sequence
 from typing import Any
+from warnings import warn
 
 import numpy as np
 import torch
@@ -12,7 +13,11 @@ from torch import Tensor
 
 import kontrast as kt
 
-__all__ = ["from_frame", "series", "standardized", "windows"]
+__all__ = ["ConstantSeriesWarning", "from_frame", "series", "standardized", "windows"]
+
+
+class ConstantSeriesWarning(UserWarning):
+    """A series has one value throughout: nothing but that value tells it from others."""
 
 
 def series(values: Any, labels: Any = None, groups: Tensor | None = None) -> kt.ArrayData:
@@ -20,7 +25,7 @@ def series(values: Any, labels: Any = None, groups: Tensor | None = None) -> kt.
 
     Args:
         values: [N, T] (one channel), [N, T, C], or a sequence of arrays [T_i] or [T_i, C]; shorter ones get NaN at
-            their end. NaN stands for a missing value too. A constant series is one like others.
+            their end. NaN stands for a missing value too. A constant series is kept, with a warning.
         labels: classes [N], integers.
         groups: which recording each is from, int64 [N].
 
@@ -28,17 +33,22 @@ def series(values: Any, labels: Any = None, groups: Tensor | None = None) -> kt.
         InvalidValueError: names the first series of fewer than two steps, of other channels than the first, without
             any value, or with an infinite one; or says that labels are no integers.
     """
+    return _series(values, labels, groups)
+
+
+def _series(values: Any, labels: Any, groups: Tensor | None = None, names: Sequence[Any] = ()) -> kt.ArrayData:
+    """Return `series`, which are called by names of their own beside their numbers where they have any."""
     if isinstance(values, Tensor) or (isinstance(values, np.ndarray) and values.dtype != object):
         whole = torch.as_tensor(values).float()
         whole = whole[:, :, None] if whole.ndim == 2 else whole
     else:
-        whole = _padded(list(values))
+        whole = _padded(list(values), names)
     if whole.ndim != 3:
         raise kt.InvalidValueError(f"series must be [N, T] or [N, T, C], got {list(whole.shape)}")
     if whole.shape[1] < 2:
         raise kt.InvalidValueError(f"series must have at least 2 time steps, got {whole.shape[1]}")
-    _check_values(whole)
-    return kt.ArrayData(whole.contiguous(), _classes(labels), groups)
+    _check_values(whole, names)
+    return kt.ArrayData(whole.contiguous(), _classes(labels, names), groups)
 
 
 def from_frame(
@@ -60,6 +70,7 @@ def from_frame(
         if column not in frame.columns:
             raise kt.UnknownNameError("column", column, [str(name) for name in frame.columns])
     parts, classes = [], []
+    names: list[Any] = []
     if frame[series_id].isna().any():  # grouping would leave such rows out
         raise kt.InvalidValueError(
             f"`{series_id}` must say the series of every row, and is missing in some; drop these"
@@ -71,6 +82,7 @@ def from_frame(
                 f"time stamps must rise within a series, and those of series {number} ({name}) do not; sort the frame "
                 f"by `{time}` and drop what stands there twice"
             )
+        names.append(name)
         parts.append(rows[list(values)].to_numpy(dtype=np.float32))
         if label is not None:
             if rows[label].nunique() != 1:
@@ -78,7 +90,7 @@ def from_frame(
                     f"a series must have one label, got {rows[label].nunique()} for series {number} ({name})"
                 )
             classes.append(rows[label].iloc[0])
-    return series(parts, np.asarray(classes) if label is not None else None)
+    return _series(parts, np.asarray(classes) if label is not None else None, names=names)
 
 
 def windows(recording: Any, length: int, step: int | None = None, *, recording_id: int = 0) -> kt.ArrayData:
@@ -131,39 +143,59 @@ def standardized(splits: kt.Splits[kt.ArrayData]) -> kt.Splits[kt.ArrayData]:
     return kt.Splits(moved(splits.train), held_out, splits.about)
 
 
-def _padded(values: Sequence[Any]) -> Tensor:
+def _called(number: int, names: Sequence[Any]) -> str:
+    return f"{number} ({names[number]})" if len(names) > number else str(number)
+
+
+def _padded(values: Sequence[Any], names: Sequence[Any]) -> Tensor:
     parts = [torch.from_numpy(np.array(part, dtype=np.float32)) for part in values]
     if not parts:
         raise kt.InvalidValueError("a data set must hold at least one series, got none")
     parts = [part[:, None] if part.ndim == 1 else part for part in parts]
     for number, part in enumerate(parts):
         if part.ndim != 2 or len(part) < 2:
-            raise kt.InvalidValueError(f"series {number} must have at least 2 time steps, got {list(part.shape)}")
+            raise kt.InvalidValueError(
+                f"series {_called(number, names)} must have at least 2 time steps, got {list(part.shape)}"
+            )
         if part.shape[1] != parts[0].shape[1]:
             raise kt.InvalidValueError(
-                f"series {number} must have {parts[0].shape[1]} channels as series 0 has, got {part.shape[1]}"
+                f"series {_called(number, names)} must have {parts[0].shape[1]} channels as series "
+                f"{_called(0, names)} has, got {part.shape[1]}"
             )
     return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=torch.nan)
 
 
-def _check_values(whole: Tensor) -> None:
+def _check_values(whole: Tensor, names: Sequence[Any]) -> None:
     infinite = whole.isinf().flatten(1).any(1)
     if infinite.any():
-        raise kt.InvalidValueError(f"values must be finite or NaN, got infinity in series {int(infinite.nonzero()[0])}")
-    empty = whole.isnan().flatten(1).all(1)
-    if empty.any():
         raise kt.InvalidValueError(
-            f"a series must have a value, and series {int(empty.nonzero()[0])} is NaN throughout; leave it out"
+            f"values must be finite or NaN, got infinity in series {_called(int(infinite.nonzero()[0]), names)}"
+        )
+    missing = whole.isnan()
+    empty = missing.flatten(1).all(1)
+    if empty.any():
+        which = _called(int(empty.nonzero()[0]), names)
+        raise kt.InvalidValueError(f"a series must have a value, and series {which} is NaN throughout; leave it out")
+    most, least = (whole.masked_fill(missing, side).aminmax(dim=1) for side in (-torch.inf, torch.inf))
+    constant = (most.max <= least.min).all(1).nonzero()[:, 0].tolist()
+    if constant:
+        which = ", ".join(_called(number, names) for number in constant[:10])
+        warn(
+            f"series {which}{' and others' * (len(constant) > 10)} of {len(whole)} are constant: nothing but the value "
+            "tells them apart; leave them out if that means nothing",
+            ConstantSeriesWarning,
+            stacklevel=4,
         )
 
 
-def _classes(labels: Any) -> Tensor | None:
+def _classes(labels: Any, names: Sequence[Any]) -> Tensor | None:
     if labels is None:
         return None
     array = np.asarray(labels)
     if array.dtype.kind not in "iu":
         wrong = next((n for n, label in enumerate(array.tolist()) if not isinstance(label, int)), 0)
         raise kt.InvalidValueError(
-            f"labels must be integers, got {array.tolist()[wrong]!r} for series {wrong}; number the classes"
+            f"labels must be integers, got {array.tolist()[wrong]!r} for series {_called(wrong, names)}; "
+            "number the classes"
         )
     return torch.as_tensor(array.astype(np.int64))

@@ -96,6 +96,11 @@ def _text(path: Path) -> tuple[list[Any], list[str]]:
     given = {name: [word.lower() for word in header.get(name, [])[:1]] for name in ("@classlabel", "@targetlabel")}
     labelled = path.suffix == ".tsv" or given["@classlabel"] == ["true"]
     regression = not labelled and given["@targetlabel"] == ["true"]
+    if header.get("@timestamps", ["false"])[0].lower() == "true":
+        raise kt.InvalidValueError(
+            f"{path.name} says `@timestamps true`, and values with time stamps are not read; write the values alone, "
+            "or give a pandas frame to from_frame, whose time stamps are looked at"
+        )
     declared = {_class(name) for name in header.get("@classlabel", [])[1:]}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line[0] in "#%@":

@@ -58,7 +58,8 @@ class MethodCase:
         self._method = copy.deepcopy(method).double()
         self.data: Data = example_data(sum(BATCHES)) if data is None else data
         towers = sorted(method.encoders)
-        noise = Noise() if len(towers) == 1 else ToTowers(Noise(len(towers)), *towers)
+        views = method.sampler.gives.views or len(towers)
+        noise = Noise(max(2, views)) if len(towers) == 1 else ToTowers(Noise(views), *towers)
         self.augmenter = noise if augmenter is None else augmenter
         self.kept: dict[Any, Any] = {}  # what several checks read
 

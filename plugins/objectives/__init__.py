@@ -9,6 +9,7 @@ from kontrast.plugins.objectives.jensen_shannon import JensenShannon
 from kontrast.plugins.objectives.n_pair import NPair
 from kontrast.plugins.objectives.nt_xent import NTXent
 from kontrast.plugins.objectives.pairwise import PairwiseContrastive
+from kontrast.plugins.objectives.positive_unlabelled import PositiveUnlabelled
 from kontrast.plugins.objectives.sigmoid import SigLIP
 from kontrast.plugins.objectives.sup_con import SupCon
 from kontrast.plugins.objectives.temperature_free import TemperatureFreeInfoNCE
@@ -26,6 +27,7 @@ __all__ = [
     "NPair",
     "NTXent",
     "PairwiseContrastive",
+    "PositiveUnlabelled",
     "SigLIP",
     "SoftTriplet",
     "SupCon",

@@ -5,6 +5,7 @@ from kontrast.plugins.samplers.future import FutureSteps
 from kontrast.plugins.samplers.guided import GuidedNegatives
 from kontrast.plugins.samplers.local_global import LocalGlobal
 from kontrast.plugins.samplers.nearest import NearestNeighbors
+from kontrast.plugins.samplers.neighborhood import Neighborhood
 from kontrast.plugins.samplers.pyramid import TimePyramid
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "GuidedNegatives",
     "LocalGlobal",
     "NearestNeighbors",
+    "Neighborhood",
     "NoDuplicates",
     "PerClass",
     "SameGroup",

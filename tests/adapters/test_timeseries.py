@@ -47,12 +47,12 @@ def test_ts_files_with_gaps_channels_and_unequal_lengths(tmp_path: Path) -> None
 
 
 def test_tsv_and_npz_files(tmp_path: Path) -> None:
-    (tmp_path / "Toy_TRAIN.tsv").write_text("-1\t1.0\t2.0\tNaN\n10\t3\t4\t5\n2\t0\t0\t0\n")
+    (tmp_path / "Toy_TRAIN.tsv").write_text("-1\t1.0\t2.0\tNaN\n10\t3\t4\t5\n2\t0\t0\t1\n")
     train = timeseries.load("Toy", tmp_path).train
     assert train.labels is not None
     assert train.labels.tolist() == [0, 2, 1]  # numbers in the order of numbers
     torch.testing.assert_close(train.inputs[0, :, 0], torch.tensor([1.0, 2.0, NAN]), equal_nan=True)
-    np.savez(tmp_path / "x.npz", X_train=np.ones((3, 5)), y_train=np.arange(3), X_test=np.ones((2, 5)), y_test=[0, 1])
+    np.savez(tmp_path / "x.npz", X_train=np.eye(3, 5), y_train=np.arange(3), X_test=np.eye(2, 5), y_test=[0, 1])
     splits = timeseries.load(tmp_path / "x.npz")
     assert splits.train.inputs.shape == (3, 5, 1)
     assert len(splits.test) == 2
@@ -91,8 +91,8 @@ def test_the_archives_sets() -> None:
         ([np.ones(4), np.ones(1)], None, "series 1 must have at least 2 time steps"),
         (np.array([[1.0, 2.0], [NAN, NAN]]), None, "series 1 is NaN throughout"),
         (np.array([[1.0, 2.0], [np.inf, 1.0]]), None, "infinity in series 1"),
-        (np.ones((2, 3)), ["a", "b"], "labels must be integers, got 'a' for series 0"),
-        (np.ones((2, 3)), [0, 0.5], "got 0.5 for series 1|got 0.0 for series 0"),
+        (np.eye(2, 3), ["a", "b"], "labels must be integers, got 'a' for series 0"),
+        (np.eye(2, 3), [0, 0.5], "got 0.5 for series 1|got 0.0 for series 0"),
         (np.ones(3), None, r"must be \[N, T\] or \[N, T, C\]"),
         ([], None, "at least one series, got none"),
     ],
@@ -102,8 +102,11 @@ def test_bad_series_are_named(values: Any, labels: Any, sentence: str) -> None:
         timeseries.series(values, labels)
 
 
-def test_a_constant_series_is_one_like_others() -> None:
-    data = timeseries.series(np.ones((3, 8)))
+def test_constant_series_are_named_and_stay() -> None:
+    with pytest.warns(timeseries.ConstantSeriesWarning, match="series 0, 1, 2 of 3 are constant"):
+        data = timeseries.series(np.ones((3, 8)))
+    with pytest.warns(timeseries.ConstantSeriesWarning, match=r"series 1 \(b\) of 2 are constant"):
+        timeseries.from_frame(frame({"a": [1, 2], "b": [3, 3, NAN]}), series_id="id", time="t", values=["v"])
     scaled = timeseries.standardized(kt.Splits(data))
     assert torch.equal(scaled.train.inputs, torch.zeros(3, 8, 1))
 
@@ -118,18 +121,41 @@ def test_standardizing_takes_the_training_part_alone_and_passes_gaps_over() -> N
     assert splits.test.inputs[1].mean() > 0.1
 
 
+def frame(values: dict[str, list[float]]) -> Any:
+    pandas = pytest.importorskip("pandas")
+    rows = [(name, step, value) for name, own in values.items() for step, value in enumerate(own)]
+    return pandas.DataFrame(rows, columns=["id", "t", "v"])
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"a": [1, 2], "b": [NAN, NAN]}, r"series 1 \(b\) is NaN throughout"),
+        ({"a": [1, 2], "b": [1, np.inf]}, r"infinity in series 1 \(b\)"),
+        ({"a": [1, 2], "b": [1]}, r"series 1 \(b\) must have at least 2 time steps"),
+    ],
+)
+def test_bad_series_of_a_frame_are_called_by_their_name(values: dict[str, list[float]], sentence: str) -> None:
+    with pytest.raises(kt.InvalidValueError, match=sentence):
+        timeseries.from_frame(frame(values), series_id="id", time="t", values=["v"])
+
+
 def test_frames() -> None:
     pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame(
+    table = pandas.DataFrame(
         {"id": [7, 7, 3, 3, 3], "t": [0, 1, 0, 1, 2], "v": [1.0, 2, 3, 4, 5], "y": [1, 1, 0, 0, 0]}
     )
-    data = timeseries.from_frame(frame, series_id="id", time="t", values=["v"], label="y")
+    data = timeseries.from_frame(table, series_id="id", time="t", values=["v"], label="y")
     expected = torch.tensor([[3.0, 4, 5], [1, 2, NAN]])[:, :, None]
     torch.testing.assert_close(data.inputs, expected, equal_nan=True)
     with pytest.raises(kt.InvalidValueError, match=r"must rise within a series, and those of series 0 \(3\)"):
-        timeseries.from_frame(frame.iloc[[0, 1, 4, 3, 2]], series_id="id", time="t", values=["v"])
+        timeseries.from_frame(table.iloc[[0, 1, 4, 3, 2]], series_id="id", time="t", values=["v"])
     with pytest.raises(kt.UnknownNameError, match="column"):
-        timeseries.from_frame(frame, series_id="id", time="t", values=["w"])
+        timeseries.from_frame(table, series_id="id", time="t", values=["w"])
+    with pytest.raises(kt.InvalidValueError, match=r"one label, got 2 for series 0 \(3\)"):
+        timeseries.from_frame(table.assign(y=[1, 1, 0, 1, 0]), series_id="id", time="t", values=["v"], label="y")
+    with pytest.raises(kt.InvalidValueError, match=r"labels must be integers, got 0\.5 for series 0 \(3\)"):
+        timeseries.from_frame(table.assign(y=0.5), series_id="id", time="t", values=["v"], label="y")
 
 
 def test_windows_share_the_recordings_memory() -> None:
@@ -370,11 +396,11 @@ def test_the_protocols_machine_tells_what_can_be_told() -> None:
         return kt.evaluate.Representations(rows, torch.arange(count), labels)
 
     for count in (20, 80):  # without and with a choice of the cost
-        assert svm(made(count, 9.0), made(60, 9.0)) == 100
-        assert svm(made(count, 0.0), made(60, 0.0)) < 75
+        assert svm((made(count, 9.0), made(60, 9.0))) == 100
+        assert svm((made(count, 0.0), made(60, 0.0))) < 75
     bare = kt.evaluate.Representations(torch.ones(4, 2), torch.arange(4), None)
     with pytest.raises(kt.IncompatibleError, match="evaluation needs labels"):
-        svm(bare, bare)
+        svm((bare, bare))
 
 
 def test_a_long_recording_is_embedded_window_by_window() -> None:

@@ -41,6 +41,7 @@ def test_the_header_may_be_spaced_and_comments_in_any_encoding(tmp_path: Path) -
         ),
         (HEAD + "1,2,3:4,5,6\n", "line 3 of toy.ts must hold .* the class '4,5,6'"),
         (HEAD, "toy.ts must hold at least one series, got none"),
+        ("@timestamps true\n" + HEAD + "(0,1),(1,2):up\n", "toy.ts says `@timestamps true`"),
     ],
 )
 def test_lines_without_their_class_and_empty_files_are_refused(tmp_path: Path, text: str, sentence: str) -> None:
@@ -58,7 +59,7 @@ def test_one_class_written_in_two_ways_is_one(tmp_path: Path) -> None:
 
 
 def test_labels_that_are_no_integers_are_not_lost_in_an_archive(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", X_train=np.ones((2, 5)), y_train=np.array(["a", "b"]))
+    np.savez(tmp_path / "a.npz", X_train=np.eye(2, 5), y_train=np.array(["a", "b"]))
     with pytest.raises(kt.InvalidValueError, match="labels must be integers, got 'a' for series 0"):
         timeseries.load(tmp_path / "a.npz")
     np.savez(tmp_path / "b.npz", X_train=np.array([["a", "b"]]))
@@ -68,7 +69,8 @@ def test_labels_that_are_no_integers_are_not_lost_in_an_archive(tmp_path: Path) 
 
 @pytest.mark.parametrize("value", [0.1, 12345.678])
 def test_a_constant_channel_is_only_shifted_whatever_its_value(value: float) -> None:
-    data = timeseries.series(np.full((100, 137), value))
+    with pytest.warns(timeseries.ConstantSeriesWarning, match=r"series 0, 1, .* 9 and others of 100 are constant"):
+        data = timeseries.series(np.full((100, 137), value))
     found = timeseries.standardized(kt.Splits(data)).train.inputs
     assert found.dtype == torch.float32
     assert found.abs().max() < 1e-6

@@ -23,12 +23,13 @@ SMALL = {
     "infograph": {},
     "moco-v2": {"projection_size": 8, "queue_size": 40},
     "simclr": {"hidden_size": 16, "projection_size": 8},
+    "tnc": {},
     "ts2vec": {},
     "vicreg": {"projection_size": 8},
 }
 
 
-SERIES = ("cpc", "ts2vec")
+SERIES = ("cpc", "tnc", "ts2vec")
 NODES = ("grace", "infograph")  # methods that read elements, which images have none of
 
 
@@ -49,6 +50,8 @@ def curve(name: str) -> list[float]:
     if name in SERIES:
         waves = timeseries.load("waves").train
         views, data = timeseries.OverlappingCrops(), kt.ArrayData(waves.inputs[:80].double())
+    if name == "tnc":
+        views = timeseries.NeighborWindows(8, count=2)
     if name in NODES:
         views, data = graph.grace_views(), _graphs()
     losses: list[float] = []

@@ -29,6 +29,7 @@ REFERENCES: dict[str, float] = {
     "n-pair": 6.6923525854,
     "nt-xent": 3.03925891311,
     "pairwise-contrastive": 10.2748787492,
+    "positive-unlabelled": 3.27893319135,
     "siglip": 12.2396623768,
     "soft-triplet": 0.846621804192,
     "sup-con": 7.94182509111,

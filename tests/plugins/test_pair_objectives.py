@@ -146,6 +146,11 @@ def alignment_uniformity(rows: list[Row]) -> float:
     return align + (math.log(mean(potentials)) if potentials else 0.0)
 
 
+def positive_unlabelled(rows: list[Row], prior: float = 0.05) -> float:
+    rest = [prior * softplus(-n) + (1 - prior) * softplus(n) for r in rows for n in r.n]
+    return mean([softplus(-p) for r in rows for p in r.p]) + mean(rest)
+
+
 def jensen_shannon(rows: list[Row]) -> float:
     return mean([softplus(-p) for r in rows for p in r.p]) + mean([softplus(n) for r in rows for n in r.n])
 
@@ -192,6 +197,7 @@ CASES = {
     "siglip": Case(O.SigLIP(), siglip, cosine, lambda: kt.LearnedTemperature(initial=0.1, bias=-10.0).double()),
     "temperature-free": Case(O.TemperatureFreeInfoNCE(), temperature_free),
     "alignment-uniformity": Case(O.AlignmentUniformity(), alignment_uniformity),
+    "positive-unlabelled": Case(O.PositiveUnlabelled(), positive_unlabelled, dot, kt.Dot),
     "jensen-shannon": Case(O.JensenShannon(), jensen_shannon, dot, kt.Dot),
     "pairwise-contrastive": Case(O.PairwiseContrastive(), pairwise, minus_distance, kt.NegativeDistance),
     "triplet": Case(O.Triplet(), triplet),
