@@ -4,17 +4,15 @@ Whatever is wrong with the input is one sentence on standard error and exit stat
 """
 
 import argparse
-import inspect
-import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from .errors import InvalidValueError, KontrastError, UnknownNameError
-from .records import Record
-from .registry import KINDS, Plugin, registry
-from .table import print_table
+from .listing_commands import list_names, list_plugins
+from .registry import KINDS, PluginWarning
 
 __all__ = ["main"]
 
@@ -26,6 +24,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: as in `sys.argv[1:]`, which is the default.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+        warnings.showwarning = lambda message, category, *where: (
+            _say(str(message)) if issubclass(category, PluginWarning) else show(message, category, *where)
+        )
+        return _run(given)
+
+
+def _say(sentence: str) -> None:
+    """Say on the standard error what is wrong."""
+    rank = os.environ.get("RANK", "0")
+    sys.stderr.write(f"kontrast: {sentence}\n" if rank == "0" else f"kontrast, rank {rank}: {sentence}\n")
+
+
+def _run(given: list[str]) -> int:
     try:
         if given[:1] == ["train"]:
             from .train_command import train  # imports torch
@@ -48,8 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KontrastError as error:
-        rank = os.environ.get("RANK", "0")
-        sys.stderr.write(f"kontrast: {error}\n" if rank == "0" else f"kontrast, rank {rank}: {error}\n")
+        _say(str(error))
         return 2
 
 
@@ -71,10 +83,13 @@ def _light(given: list[str]) -> int:
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
     listing = commands.add_parser("list", help="what is registered, by kind")
     listing.add_argument("kind", nargs="?", help=f"one of {', '.join(kinds)}")
-    describing = commands.add_parser("describe", help="one registered name: parameters, paper, provider")
+    describing = commands.add_parser(
+        "describe", help="one registered name: parameters, paper, provider, what it goes with"
+    )
     describing.add_argument("name")
-    plugins = commands.add_parser("plugins", help="the plugins found, and what became of each")
+    plugins = commands.add_parser("plugins", help="the plugins found, and what became of each; status 1 if one failed")
     plugins.add_argument("--json", action="store_true", help="as JSON")
+    plugins.add_argument("--load", action="store_true", help="also import and make what they provide (takes a while)")
     commands.add_parser("train", help="train a method: kontrast train METHOD --help", add_help=False)
     for name, summary in (
         ("check", "does a plugin keep its promises: kontrast check --help"),
@@ -84,96 +99,10 @@ def _light(given: list[str]) -> int:
     ):
         commands.add_parser(name, help=summary, add_help=False)
     options = parser.parse_args(given)
-    if options.command == "list":
-        return _list(options.kind, kinds)
     if options.command == "describe":
-        return _describe(options.name)
-    return _plugins(as_json=options.json)
+        from .describe_command import describe  # imports what it describes
 
-
-def _list(kind: str | None, kinds: list[str]) -> int:
-    wanted = None if kind is None else kind.removesuffix("s")
-    if wanted is not None and wanted not in kinds:
-        raise UnknownNameError("kind", str(kind), kinds)
-    rows = []
-    for record_kind in KINDS.values():
-        if wanted in (None, record_kind.kind):
-            claims = _claims(record_kind)
-            names = [record.name for _, record in claims]
-            for plugin, record in claims:
-                # A name that two plugins claim is reached by the longer one alone.
-                name = record.name if names.count(record.name) == 1 else f"{plugin.distribution}:{record.name}"
-                rows.append([record.kind, name, record.summary, f"{plugin.distribution} {plugin.version}"])
-    print_table(["kind", "name", "what it does", "provided by"], rows)
-    return 0
-
-
-def _describe(name: str) -> int:
-    found = [
-        (plugin, record)
-        for kind in KINDS.values()
-        for plugin, record in _claims(kind)
-        if name in (record.name, f"{plugin.distribution}:{record.name}")
-    ]
-    if not found:
-        known = {record.name for kind in KINDS.values() for _, record in _claims(kind)}
-        raise UnknownNameError("registered name", name, known)
-    from docstring_parser import parse
-
-    for plugin, record in found:
-        factory = record.load()
-        text = parse(inspect.getdoc(factory) or "")
-        meaning = {parameter.arg_name: " ".join((parameter.description or "").split()) for parameter in text.params}
-        print(f"{record.kind} {record.name}: {record.summary}")
-        for label, value in (
-            ("paper", record.paper),
-            ("provided by", f"{plugin.distribution} {plugin.version}, plugin {plugin.name}"),
-            ("made by", f"{factory.__module__}.{factory.__qualname__}"),
-        ):
-            if value:
-                print(f"  {label}: {value}")
-        rows = [
-            [entry.name, _type_name(entry.annotation), _default(entry), meaning.get(entry.name, "")]
-            for entry in record.signature().parameters.values()
-        ]
-        if rows:
-            print_table(["parameter", "type", "default", "meaning"], rows)
-    return 0
-
-
-def _plugins(*, as_json: bool) -> int:
-    rows: list[dict[str, Any]] = [
-        {
-            "name": plugin.name,
-            "distribution": plugin.distribution,
-            "version": plugin.version,
-            "state": plugin.state,
-            "cause": "" if plugin.error is None else f"{plugin.stage}: {type(plugin.error).__name__}: {plugin.error}",
-            "provides": [f"{record.kind} {record.name}" for record in plugin.records],
-        }
-        for plugin in registry().plugins
-    ]
-    if as_json:
-        print(json.dumps(rows, indent=2))
-    else:
-        columns = ["name", "distribution", "version", "state", "provides"]
-        print_table(
-            columns, [[*[str(row[c]) for c in columns[:4]], row["cause"] or ", ".join(row["provides"])] for row in rows]
-        )
-    return 0
-
-
-def _claims(kind: type[Record]) -> list[tuple[Plugin, Record]]:
-    """Return every record of a kind with the plugin that provides it, by name."""
-    claims = [(plugin, record) for plugin in registry().plugins for record in plugin.records if type(record) is kind]
-    return sorted(claims, key=lambda claim: (claim[1].name, claim[0].distribution))
-
-
-def _type_name(annotation: Any) -> str:
-    if annotation is inspect.Parameter.empty:
-        return ""
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
-
-
-def _default(parameter: inspect.Parameter) -> str:
-    return "required" if parameter.default is inspect.Parameter.empty else repr(parameter.default)
+        return describe(options.name)
+    if options.command == "list":
+        return list_names(options.kind)
+    return list_plugins(as_json=options.json, load=options.load)

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from importlib.metadata import Distribution, EntryPoint, entry_points, version
+from inspect import getattr_static
 from typing import Any
 
 import pluggy
@@ -176,7 +177,7 @@ def _register(module: object, name: str, manager: pluggy.PluginManager) -> None:
         if not caller.has_spec():
             raise UnknownNameError("hook", hook, KINDS)
     for hook in KINDS:
-        if hasattr(module, hook) and hook not in callers:
+        if hook not in callers and callable(getattr_static(module, hook, None)):
             raise InvalidValueError(f"`{hook}` must be marked by @kontrast.hookimpl, or it is never called")
 
 

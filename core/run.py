@@ -31,6 +31,7 @@ from .registry import get_record
 from .run_checks import check_batch, check_micro_batches, check_parts, check_seed, warn_of_inexact_caching
 from .run_folder import RunFolder
 from .run_state import collect_state, restore_state, seed_generators
+from .same_plugins import check_same_plugins
 from .stopping import StopRequest
 from .values import View
 
@@ -78,6 +79,7 @@ class Run:
         InvalidValueError: if an option breaks its rule, or the batch is smaller than the method needs.
         RunFolderError: if `out` holds a run, and `resume` does not say to go on with it.
         CheckpointError: if the checkpoint to resume from is damaged, or of another run.
+        IncompatibleError: if the processes have different plugins; says which.
     """
 
     def __init__(
@@ -141,6 +143,7 @@ class Run:
                 f"`optimizer` must be settings such as kontrast.AdamW(1e-3), got {settings!r}; the run builds it"
             )
         self.device = join_processes(device)
+        check_same_plugins()
         self.method = method.to(self.device)
         if channels_last:
             self.method.to(memory_format=torch.channels_last)

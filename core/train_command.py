@@ -29,10 +29,11 @@ from .records import (
 from .registry import get_record, get_records
 from .run import Run
 from .run_checks import check_seed
+from .same_plugins import check_same_plugins
 from .sampler import PairSampler
 from .train_options import CHOICES, Factory, Names, inner_key, parse, read_names
 
-__all__ = ["train"]
+__all__ = ["look_at", "train"]
 
 
 def train(given: list[str]) -> int:
@@ -44,6 +45,9 @@ def train(given: list[str]) -> int:
         IncompatibleError: for parts that do not go together.
     """
     names = read_names(given)
+    if not names.wants:
+        join_processes(names.device)
+        check_same_plugins()  # before a name is missing on one of the processes
     if "method" not in names.chosen:
         known = get_records(MethodRecord)
         if names.wants == "help":
@@ -81,14 +85,14 @@ def train(given: list[str]) -> int:
         "encoder": Factory(encoder_factory, no_options(encoder_factory), about),
         "augmenter": Factory(augmenter_factory, no_options(augmenter_factory), about),
         "optimizer": Factory(optimizer_factory, no_options(optimizer_factory)),
-        **_own_parts(names, _probe(method_factory)),
+        **_own_parts(names, look_at(method_factory)),
         **_inner_parts(names),
     }
     options = parse(names, factories)
     if names.wants != "help":
         # Sampler and objective as this method has them, its own options taken: what differs from that was asked for.
         chosen = vars(options["method"]) if "method" in options else {}  # a method may have no options
-        factories |= _own_parts(names, _probe(method_factory, **chosen))
+        factories |= _own_parts(names, look_at(method_factory, **chosen))
         options = parse(names, factories)
     parts: dict[str, dict[str, Any]] = {
         part: {name: value for name, value in vars(options[part]).items() if f"{part}.{name}" not in factories}
@@ -102,7 +106,6 @@ def train(given: list[str]) -> int:
         print(json.dumps(config, indent=2))
         return 0
     assert splits is not None
-    join_processes(run_options["device"])
     check_seed(run_options["seed"])
     torch.manual_seed(run_options["seed"])  # weights are drawn after the seed is set
     method = method_factory(as_encoder(encoder_factory(**parts["encoder"])), **parts["method"])
@@ -144,8 +147,8 @@ class _AnySize(Encoder):
         return inputs
 
 
-def _probe(method_factory: Any, **options: Any) -> Method:
-    """Return the method without memory for its weights: to ask what it is made of."""
+def look_at(method_factory: Any, **options: Any) -> Method:
+    """Return a method without memory for its weights: to ask what it is made of."""
     with torch.device("meta"):
         probe = method_factory(_AnySize(), **options)
     if not isinstance(probe, Method):

@@ -36,6 +36,7 @@ class Names:
         config: the contents of the config file, or of the recipe.
         rest: the arguments that are left for the second reading.
         wants: `"help"`, `"config"` (print it and end) or `""`.
+        device: as it was asked for; it stands in `rest` too.
     """
 
     chosen: dict[str, str]
@@ -43,6 +44,7 @@ class Names:
     config: dict[str, Any]
     rest: list[str]
     wants: str
+    device: str
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def read_names(given: Sequence[str]) -> Names:
         parser.add_argument(f"--{inner_key(level)}")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--recipe")
+    parser.add_argument("--device")
     parser.add_argument("--print-config", action="store_true", dest="print_config")
     rest = list(given)
     method = rest.pop(0) if rest and not rest[0].startswith("-") else None
@@ -100,7 +103,10 @@ def read_names(given: Sequence[str]) -> Names:
     if method is not None:
         chosen["method"] = method
     wants = "help" if {"-h", "--help"} & set(rest) else "config" if found.print_config else ""
-    return Names(chosen, _inner(vars(found), config.get("sampler", {})), config, rest, wants)
+    if found.device is not None:
+        rest.append(f"--device={found.device}")
+    device = str(config.get("device", "auto") if found.device is None else found.device)
+    return Names(chosen, _inner(vars(found), config.get("sampler", {})), config, rest, wants, device)
 
 
 def inner_key(level: int) -> str:

@@ -15,15 +15,19 @@ from kontrast import Block, Encoded, Pairs, Similarity
 
 from .scene import SIZE, dressed
 
-__all__ = ["KEYS", "Compared", "Row", "Step", "compared", "relations", "steps"]
+__all__ = ["KEYS", "Compared", "Dress", "Row", "Step", "compared", "relations", "steps"]
+
+
+Dress = Callable[[list[Encoded]], list[Encoded]]
 
 
 class Row(NamedTuple):
-    """Which embedding a row is; a target's of a copy goes by the copy."""
+    """Which embedding a row is; a target's of a copy goes by the copy, one of another stream by its id there."""
 
     step: int
     sample: int
     view: int
+    stream: str = ""
 
 
 class Compared(NamedTuple):
@@ -48,7 +52,13 @@ class Step:
 
 
 def steps(
-    sizes: Sequence[int], *, seed: int = 0, views: int = 2, target: bool = False, mine: Sequence[slice] = ()
+    sizes: Sequence[int],
+    *,
+    seed: int = 0,
+    views: int = 2,
+    target: bool = False,
+    mine: Sequence[slice] = (),
+    dress: Dress | None = None,
 ) -> Iterator[Step]:
     """Yield batches of these sizes; the ids come again in later ones.
 
@@ -58,6 +68,7 @@ def steps(
         views: V.
         target: whether every view has a stream `target`, of other embeddings.
         mine: which samples of each batch are there, where not all are; the rows of all are known.
+        dress: adds streams, whose rows are known too.
     """
     generator = torch.Generator().manual_seed(seed)
     known: dict[bytes, Row] = {}
@@ -69,14 +80,22 @@ def steps(
                 for sample, row in zip(ids.tolist(), rows, strict=True):
                     known[_bytes(row)] = Row(number, sample, view)
         own = mine[number] if mine else slice(None)
-        encoded = dressed(online[:, own], ids[own])
-        if target:
-            streams = dressed(other[:, own], ids[own])
-            encoded = [
-                replace(e, streams={"target": replace(s, copies=e.copies)})
-                for e, s in zip(encoded, streams, strict=True)
-            ]
-        yield Step(encoded, known)
+
+        def samples(of: slice, online: Tensor = online, other: Tensor = other, ids: Tensor = ids) -> list[Encoded]:
+            encoded = dressed(online[:, of], ids[of])
+            if target:
+                streams = dressed(other[:, of], ids[of])
+                encoded = [
+                    replace(e, streams={"target": replace(s, copies=e.copies)})
+                    for e, s in zip(encoded, streams, strict=True)
+                ]
+            return encoded if dress is None else dress(encoded)
+
+        for view, encoded in enumerate(samples(slice(None)) if dress else ()):
+            for name, stream in encoded.streams.items():
+                for sample, row in zip(stream.ids.tolist(), () if stream.rows is None else stream.rows, strict=False):
+                    known.setdefault(_bytes(row), Row(number, sample, view, name))
+        yield Step(samples(own), known)
 
 
 def compared(pairs: Sequence[Pairs], step: Step) -> Iterator[Compared]:

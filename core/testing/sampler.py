@@ -1,19 +1,16 @@
 """The conformance checks of pair samplers: the subject, its list of checks, and the function that runs them all."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kontrast import Cosine, Encoded, InBatch, Pairs, PairSampler, SamplerRecord, Similarity
+from kontrast import Cosine, InBatch, Pairs, PairSampler, SamplerRecord, Similarity
 
 from .checks import Check, Report, checks_of, run_checks
-from .relations import Step, steps
+from .relations import Dress, Step, steps
 from .scene import commit, failures_of, made, pairs_of
 
 __all__ = ["SamplerCase", "check_sampler", "sampler_checks"]
-
-Dress = Callable[[list[Encoded]], list[Encoded]]
 
 
 class SamplerCase:
@@ -39,8 +36,7 @@ class SamplerCase:
 
     def steps(self, sizes: Sequence[int], **options: Any) -> Iterator[Step]:
         """Yield batches as `relations.steps`, with what the author adds to them."""
-        for step in steps(sizes, **options):
-            yield step if self.dress is None else replace(step, encoded=self.dress(step.encoded))
+        return steps(sizes, dress=self.dress, **options)
 
     def pairs(self, sampler: PairSampler, step: Step) -> list[Pairs]:
         """Return what a sampler makes of a batch."""
@@ -84,8 +80,8 @@ def check_sampler(
         subject: a sampler, its registered name, or a class or function that makes one. A parameter `inner` is given
             `InBatch()`, a parameter `size` 13.
         similarity: by default the cosine.
-        dress: adds to the encoded views of a batch what the sampler reads beside rows and keys, such as a stream; it
-            must be a function of their values and found by its import name.
+        dress: adds to the encoded views of a batch what the sampler reads beside rows and keys, such as a stream, whose
+            rows are known by their ids in it; it must be a function of the views' values and found by its import name.
         expected_failures: by the name of a check, why it fails; one that passes is a failure. A class may carry
             further ones as its attribute `expected_failures`.
 

@@ -21,8 +21,8 @@ from kontrast import (
 from .checks import ConformanceError
 from .objective_ranks import same_gradient, same_loss
 from .processes import processes
-from .relations import Compared, Row, relations, steps
-from .sampler import Dress, SamplerCase
+from .relations import Compared, Dress, Row, relations, steps
+from .sampler import SamplerCase
 from .scene import Measured, commit, learned, measured, pairs_of, scored
 
 __all__ = ["CHECKS"]
@@ -60,8 +60,8 @@ def on_rank(sampler: PairSampler, similarity: Similarity, dress: Dress | None) -
     """Return what this rank does in every step; each process runs this."""
     objective, done = Softmax(), []
     mine = [slice(sum(counts[: rank()]), sum(counts[: rank() + 1])) for counts in COUNTS[world_size()]]
-    for step in steps([sum(counts) for counts in COUNTS[1]], mine=mine):
-        encoded = step.encoded if dress is None else dress(step.encoded)
+    for step in steps([sum(counts) for counts in COUNTS[1]], mine=mine, dress=dress):
+        encoded = step.encoded
         leaves = torch.stack([view.rows for view in encoded if view.rows is not None]).requires_grad_()
         encoded = [replace(view, rows=leaf) for view, leaf in zip(encoded, leaves, strict=True)]
         pairs = pairs_of(sampler, similarity, encoded)
@@ -126,7 +126,7 @@ def candidates_of_all_ranks(case: SamplerCase) -> None:
                 {
                     (home[a.step, a.sample], home[c.step, c.sample], c.step)
                     for a, c, *_ in pairs
-                    if a is not None and c is not None
+                    if a is not None and c is not None and not a.stream and not c.stream
                 }
                 for pairs in (joined.relations, sum((done[step].relations for done in ranks), Counter[Compared]()))
             )

@@ -134,7 +134,7 @@ def test_other_data(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ("--probe knnn", "no probe `knnn`; did you mean `knn`? Known: finetune, knn, linear, svm"),
+        ("--probe knnn", "no probe `knnn`; did you mean `knn`"),
         ("--probe ,", "`--probe` must name at least one thing, got ','"),
         ("--labels 0%", "`--labels` must be percentages above 0% and up to 100%, got '0%'; write e.g. 1%,10%,100%"),
         ("--labels 10%,150%", "got '150%'"),

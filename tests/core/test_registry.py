@@ -324,7 +324,7 @@ def test_an_optimizer_of_another_distribution_is_listed_described_and_trains(
     assert names == ["adamw", "lars", "none", "sgd", "steady"]
     assert main(["describe", "steady"]) == 0
     described = capsys.readouterr().out
-    assert "provided by: plug-steady 1.2" in described
+    assert "provided by  plug-steady 1.2" in described
     assert ["learning_rate", "float", "0.5", "the", "length."] in [line.split() for line in described.splitlines()]
     out = site.folder / "run"
     arguments = ["--optimizer=steady", "--optimizer.learning_rate=0.25", "--epochs=1", "--batch_size=600"]

@@ -83,19 +83,7 @@ def with_items(encoded: list[kt.Encoded]) -> list[kt.Encoded]:
     return [replace(view, streams={**view.streams, **more}) for view in encoded]
 
 
-@parametrize_with_checks(
-    [
-        *sampler_checks(Clicks, dress=with_items),
-        *sampler_checks(
-            Ranking,
-            dress=with_items,
-            expected_failures={
-                name: "its negatives are items that were drawn, no rows of a batch"
-                for name in ("starts-empty", "any-batch-size")
-            },
-        ),
-    ]
-)
+@parametrize_with_checks([*sampler_checks(Clicks, dress=with_items), *sampler_checks(Ranking, dress=with_items)])
 def test_the_samplers(check: Check) -> None:
     check()
 

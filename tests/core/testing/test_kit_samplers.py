@@ -361,6 +361,40 @@ def test_what_a_sampler_reads_beside_rows_is_added_by_its_author() -> None:
         check_sampler(Guided)
 
 
+class AgainstDrawn(kt.PairSampler):
+    """View 0 against view 1, and against rows of a stream that are no row of any batch."""
+
+    def reads(self, num_views: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return (0,), (1,)
+
+    def pairs(self, encoded: Views) -> list[kt.Pairs]:
+        ours, theirs = encoded[0], kt.across_ranks(encoded[1].stream("target"))
+        drawn = kt.across_ranks(encoded[1].streams["drawn"])
+        assert drawn.rows is not None
+        block = kt.Block(ours.rows, drawn.rows, kt.Keys(alias=ours.ids), kt.Keys())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        return [kt.Pairs.between(ours, theirs).with_blocks([block])]
+
+
+def drawn(encoded: list[kt.Encoded], apart: int = 1000) -> list[kt.Encoded]:
+    """Give every view a stream of drawn rows, which go by numbers of their own."""
+    return [
+        replace(view, streams={**view.streams, "drawn": replace(view, rows=-view.rows, ids=view.ids + apart)})
+        for view in encoded
+        if view.rows is not None
+    ]
+
+
+def drawn_among_positives(encoded: list[kt.Encoded]) -> list[kt.Encoded]:
+    return drawn(encoded, apart=0)
+
+
+@pytest.mark.usefixtures("gloo")
+def test_candidates_of_a_stream_are_known_by_their_ids() -> None:
+    check_sampler(AgainstDrawn, dress=drawn)
+    with pytest.raises(ConformanceError, match=r"no-positive-among-negatives: .* a positive stands among"):
+        check_sampler(AgainstDrawn, dress=drawn_among_positives)
+
+
 @pytest.mark.usefixtures("gloo")
 def test_a_sampler_that_needs_something_is_given_by_a_function() -> None:
     class Demanding(Good):

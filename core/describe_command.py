@@ -1,0 +1,194 @@
+"""`kontrast describe NAME`: what is registered under a name, its parameters, what it needs and goes with."""
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator
+from shutil import get_terminal_size
+from textwrap import fill
+from typing import Any
+
+from .errors import KontrastError, UnknownNameError
+from .option_types import meanings, parameters
+from .records import (
+    AdapterRecord,
+    AugmenterRecord,
+    EncoderRecord,
+    MethodRecord,
+    ObjectiveRecord,
+    ProbeRecord,
+    RecipeRecord,
+    Record,
+    SamplerRecord,
+)
+from .registry import KINDS, get_records, registry
+from .table import print_table
+
+__all__ = ["describe"]
+
+
+def describe(name: str) -> int:
+    """Print all that is known of a name, of every kind that has it, and return the exit status.
+
+    Raises:
+        UnknownNameError: if nothing is registered under it; near names are offered.
+        PluginError: if its factory cannot be imported.
+    """
+    found = [
+        (plugin, record)
+        for kind in KINDS.values()
+        for claims in registry().claims(kind).values()
+        for plugin, record in claims
+        if name in (record.name, f"{plugin.distribution}:{record.name}")
+    ]
+    if not found:
+        known = {name for kind in KINDS.values() for name in registry().claims(kind)}
+        raise UnknownNameError("registered name", name, known)
+    for number, (plugin, record) in enumerate(found):
+        make = record.load()
+        print(f"{chr(10) if number else ''}{record.kind} {record.name}: {record.summary}\n")
+        facts = [
+            ("provided by", f"{plugin.source}, plugin {plugin.name}"),
+            ("made by", record.factory if isinstance(record.factory, str) else make.__qualname__),
+            ("paper", record.paper),
+            ("install", f"pip install '{record.extra}'" if record.extra else ""),
+            *_facts(record, make),
+        ]
+        width = max(len(label) for label, value in facts if value)
+        columns = get_terminal_size().columns if sys.stdout.isatty() else 100_000
+        for label, value in facts:
+            if value:
+                print(fill(value, columns, initial_indent=f"  {label:{width}}  ", subsequent_indent=" " * (width + 4)))
+        _print_parameters(record, make)
+    return 0
+
+
+def _print_parameters(record: Record, make: Callable[..., Any]) -> None:
+    if isinstance(record, RecipeRecord):
+        rows = [[key, str(value)] for key, value in make().items()]
+        headings = ["option", "value"]
+    else:
+        said = meanings(make)
+        headings = ["parameter", "type", "default", "meaning"]
+        rows = [
+            [entry.name, _type_name(entry.annotation), _default(entry), said.get(entry.name, "")]
+            for entry in parameters(make).values()
+        ]
+    if rows:
+        print()
+        print_table(headings, rows)
+
+
+def _facts(record: Record, make: Callable[..., Any]) -> Iterator[tuple[str, str]]:
+    """Yield what a thing needs, gives and goes with, as label and words."""
+    if isinstance(record, MethodRecord):
+        yield from _of_method(make)
+    elif isinstance(record, ObjectiveRecord):
+        yield from _of_objective(make)
+    elif isinstance(record, SamplerRecord):
+        yield from _of_sampler(make)
+    elif isinstance(record, (EncoderRecord, AugmenterRecord, ProbeRecord)):
+        yield "goes with", f"adapter {record.adapter}" if record.adapter else "any adapter"
+        if isinstance(record, ProbeRecord):
+            yield "reads", "representations alone" if record.frozen else "the encoder"
+    elif isinstance(record, AdapterRecord):
+        for kind in (EncoderRecord, AugmenterRecord, ProbeRecord):
+            fitting = [
+                name for name, other in get_records(kind).items() if getattr(other, "adapter", "") in ("", record.name)
+            ]
+            yield f"{kind.kind}s", ", ".join(fitting)
+        adapter = make()
+        defaults = ("data", "encoder", "augmenter", "probe")
+        yield "by default", ", ".join(f"{part} {getattr(adapter, f'default_{part}')}" for part in defaults)
+
+
+def _of_method(make: Callable[..., Any]) -> Iterator[tuple[str, str]]:
+    from .train_command import look_at
+
+    entries = parameters(make)
+    if "encoder" not in entries:
+        yield "needs", ", ".join(name for name in entries if name.endswith("encoder"))
+        return
+    method = look_at(make)
+    yield "sampler", _in_words(method.sampler)
+    yield "objective", "; ".join(_in_words(objective) for objective in method.objectives.values())
+    yield "similarity", _in_words(method.similarity)
+    yield "needs", f"a batch of {method.min_batch} or more" if method.min_batch > 1 else ""
+
+
+def _of_objective(make: Callable[..., Any]) -> Iterator[tuple[str, str]]:
+    made = _made(make)
+    if made is None:
+        return
+    needs = made.needs
+    wanted = [
+        "negatives" if needs.negatives else "",
+        f"a batch of {needs.min_batch} or more" if needs.min_batch > 1 else "",
+        f"the similarity {needs.similarity.__name__}" if needs.similarity else "",
+    ]
+    yield "needs", ", ".join(filter(None, wanted)) or "positives alone"
+    yield "goes with", f"samplers {', '.join(_fitting(SamplerRecord, lambda sampler: made.check(sampler, _any(made))))}"
+
+
+def _of_sampler(make: Callable[..., Any]) -> Iterator[tuple[str, str]]:
+    made = _made(make)
+    if made is None:
+        return
+    gives = made.gives
+    given = [
+        "negatives" if gives.negatives else "positives alone",
+        "their sum estimated" if gives.reweighted else "",
+        f"from batches of {gives.min_batch} on" if gives.min_batch > 1 else "",
+    ]
+    yield "wraps", "another sampler" if "inner" in parameters(make) else ""
+    yield "gives", ", ".join(filter(None, given))
+    fitting = _fitting(ObjectiveRecord, lambda objective: objective.check(made, _any(objective)))
+    yield "goes with", f"objectives {', '.join(fitting)}"
+
+
+def _fitting(kind: type[Record], check: Callable[[Any], None]) -> Iterator[str]:
+    """Yield the registered names whose things pass a check; what cannot be made without arguments is left out."""
+    for name, record in get_records(kind).items():
+        try:
+            made = _made(record.load())
+            if made is not None:
+                check(made)
+                yield name
+        except KontrastError:  # the two do not go together, or something is not installed
+            continue
+
+
+def _made(make: Callable[..., Any]) -> Any:
+    """Return what a factory makes, around `InBatch` where it wraps; None where it needs more than that."""
+    from .sampler import InBatch
+
+    entries = parameters(make).values()
+    given = {"inner": InBatch()} if any(entry.name == "inner" for entry in entries) else {}
+    needed = [entry for entry in entries if entry.default is entry.empty and entry.kind not in _ANY_NUMBER]
+    return None if any(entry.name not in given for entry in needed) else make(**given)
+
+
+def _any(objective: Any) -> Any:
+    """Return a similarity that the objective is defined on."""
+    from .similarity import Cosine
+
+    return (objective.needs.similarity or Cosine)()
+
+
+_ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _in_words(module: Any) -> str:
+    """Return a module as one line."""
+    return " ".join(repr(module).split())
+
+
+def _type_name(annotation: Any) -> str:
+    if annotation is inspect.Parameter.empty:
+        return ""
+    # A type as people call it, without the modules it lies in.
+    return annotation.__name__ if type(annotation) is type else re.sub(r"\b(?:\w+\.)+(?=\w)", "", str(annotation))
+
+
+def _default(parameter: inspect.Parameter) -> str:
+    return "required" if parameter.default is inspect.Parameter.empty else repr(parameter.default)

@@ -1,0 +1,221 @@
+"""Twelve broken plugins beside a good one, each in a distribution of its own, seen through the command line."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from site_packages import install, run
+
+HEAD = "import kontrast\nfrom kontrast import MethodRecord, ObjectiveRecord\n"
+HOOK = f"{HEAD}@kontrast.hookimpl\ndef kontrast_objectives():\n    "
+GOOD = f'{HOOK}return [ObjectiveRecord("good", "good_objective:Good", "It works")]\n'
+OBJECTIVE = '''"""The good one's objective."""
+
+import kontrast as kt
+
+
+class Good(kt.Objective):
+    """Pull positives together."""
+
+    def forward(self, pairs: kt.Pairs) -> kt.Loss:
+        """Return minus the positives' mean score."""
+        rows = kt.row_statistics(pairs, temperature=1.0)
+        return kt.Loss.over_rows(-rows.positive_mean, rows.positive_count > 0)
+'''
+
+# name: (source, more of the distribution, state, stage, cause)
+BROKEN: dict[str, tuple[str, dict[str, object], str, str, str]] = {
+    "bad-import": ("import a_module_nobody_has", {}, "failed", "import", "No module named 'a_module_nobody_has'"),
+    "bad-syntax": ("def (:", {}, "failed", "import", "SyntaxError: "),
+    "bad-argument": (
+        f"{HEAD}@kontrast.hookimpl\ndef kontrast_objectives(best): return []",
+        {},
+        "failed",
+        "hooks",
+        "Argument(s) {'best'} are declared in the hookimpl",
+    ),
+    "bad-hook-name": (
+        f"{HEAD}@kontrast.hookimpl\ndef kontrast_objektives(): return []",
+        {},
+        "failed",
+        "hooks",
+        "no hook `kontrast_objektives`; did you mean `kontrast_objectives`",
+    ),
+    "bad-duplicate": (
+        f"{HOOK}return [ObjectiveRecord('twin', 'os:a'), ObjectiveRecord('twin', 'os:b')]",
+        {},
+        "failed",
+        "records",
+        "kontrast_objectives returns objective `twin` twice",
+    ),
+    "bad-record": (
+        f"{HOOK}return [MethodRecord('wrong', 'os:a')]",
+        {},
+        "failed",
+        "records",
+        "kontrast_objectives must return ObjectiveRecord records, got MethodRecord",
+    ),
+    "bad-factory": (
+        f"{HOOK}return [ObjectiveRecord('raises', make)]\ndef make():\n    raise OSError('no licence')",
+        {},
+        "loaded",  # what a factory does shows when it is called: `--load`, `kontrast check`, or its use
+        "",
+        "",
+    ),
+    "bad-version": (
+        f"{HOOK}return []",
+        {"requires": "kontrast>=99"},
+        "failed",
+        "version",
+        "it needs kontrast>=99, and 0.",
+    ),
+    "bad-hook": (f"{HOOK}return 1 / 0", {}, "failed", "records", "ZeroDivisionError: division by zero"),
+    "bad-speed": (
+        f"import time\ntime.sleep(0.3)\n{HOOK}return [ObjectiveRecord('slow', 'os:a')]",
+        {},
+        "loaded",
+        "",
+        "",
+    ),
+    "bad-circle": (
+        "import circle_half\nPART = 1",
+        {},
+        "failed",
+        "import",
+        "cannot import name 'PART' from partially initialized module 'bad_circle'",
+    ),
+    "bad-metadata": (f"{HOOK}return []", {"metadata": False}, "failed", "metadata", "must have METADATA with a name"),
+}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("broken") / "site"
+    install(folder, "good", GOOD)
+    (folder / "good_objective.py").write_text(OBJECTIVE)
+    (folder / "circle_half.py").write_text("from bad_circle import PART\n")
+    for name, (source, more, *_) in BROKEN.items():
+        install(folder, name, source, **more)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    return folder
+
+
+def test_each_is_listed_with_its_cause_and_harms_no_other(site: Path) -> None:
+    done = run("-m", "kontrast", "plugins", "--json", sites=[site])
+    assert done.stderr == ""  # what failed is said once, in the listing
+    assert done.returncode == 1
+    found = {plugin["name"]: plugin for plugin in json.loads(done.stdout)}
+    assert set(found) == {"good", "kontrast-domains", "kontrast-methods", *BROKEN}
+    for name, (_, _, state, stage, cause) in BROKEN.items():
+        plugin = found[name]
+        assert (plugin["state"], plugin["stage"]) == (state, stage), plugin
+        assert cause in plugin["cause"], plugin
+        assert bool(plugin["cause"]) == (state == "failed")
+    assert found["bad-speed"]["import_seconds"] >= 0.3
+    assert all(plugin["import_seconds"] < 0.3 for name, plugin in found.items() if name == "good")
+    assert found["good"]["provides"] == ["objective good"]
+    assert found["bad-metadata"]["distribution"] == "?"
+
+
+def test_the_table_has_a_line_for_each_and_nothing_twice(site: Path) -> None:
+    done = run("-m", "kontrast", "plugins", sites=[site])
+    assert (done.returncode, done.stderr) == (1, "")
+    head, *lines = done.stdout.splitlines()
+    assert head.split("  ")[0] == "plugin"
+    assert [line.split()[0] for line in lines] == sorted(["good", "kontrast-domains", "kontrast-methods", *BROKEN])
+    for name, (*_, stage, cause) in BROKEN.items():
+        (line,) = [line for line in lines if line.startswith(f"{name} ")]
+        assert f"{stage}: " in line or not stage
+        assert cause in line
+    (slow,) = [line for line in lines if line.startswith("bad-speed")]
+    seconds = re.search(r"(\d+\.\d\d) s", slow)
+    assert seconds is not None
+    assert float(seconds[1]) >= 0.3
+
+
+def test_a_factory_that_raises_shows_where_it_is_made(site: Path) -> None:
+    allowed = {"KONTRAST_PLUGINS": "good,bad-factory", "KONTRAST_DISABLE_PLUGINS": "kontrast-methods,kontrast-domains"}
+    done = run("-m", "kontrast", "plugins", "--load", "--json", sites=[site], environment=allowed)
+    found = {plugin["name"]: plugin for plugin in json.loads(done.stdout) if plugin["state"] != "disabled"}
+    assert {name: plugin["state"] for name, plugin in found.items()} == {"good": "loaded", "bad-factory": "failed"}
+    assert found["bad-factory"]["stage"] == "objective `raises`"
+    assert found["bad-factory"]["cause"] == "OSError: no licence"
+
+
+def test_every_other_command_says_each_failure_once_and_works(site: Path) -> None:
+    done = run("-m", "kontrast", "list", "objectives", sites=[site])
+    assert done.returncode == 0
+    names = [line.split()[1] for line in done.stdout.splitlines()]
+    assert {"good", "info-nce", "slow", "raises"} <= set(names)
+    failed = [name for name, (_, _, state, *_) in BROKEN.items() if state == "failed"]
+    said = done.stderr.splitlines()
+    assert len(said) == len(failed)
+    for name in failed:
+        (line,) = [line for line in said if f"`{name}`" in line]
+        assert line.startswith(f"kontrast: plugin `{name}` (")
+        assert line.endswith(f"mend it or set KONTRAST_DISABLE_PLUGINS={name}")
+
+
+def test_the_good_one_is_used_and_a_lost_name_says_why(site: Path) -> None:
+    code = (
+        "import warnings; warnings.simplefilter('ignore')\n"
+        "import kontrast as kt\n"
+        "print(type(kt.get_objective('good')()).__name__)\n"
+        "try: kt.get_objective('twin')\n"
+        "except kt.UnknownNameError as error: print('bad-duplicate' in str(error), error.__cause__ is not None)\n"
+        "print(kt.get_record(kt.ObjectiveRecord, 'raises'))\n"
+    )
+    done = run("-c", code, sites=[site])
+    assert done.stdout.splitlines() == [
+        "Good",
+        "True True",
+        "objective `raises` of plugin `bad-factory` (bad-factory 1.2)",
+    ]
+    assert done.stderr == ""
+
+
+def test_the_order_is_that_of_names_whatever_the_folders_and_the_installation(tmp_path: Path) -> None:
+    outputs = set()
+    for number, order in enumerate(("abc", "cba", "bca")):
+        together, apart = tmp_path / f"one-{number}", []
+        for letter in order:
+            text = f"{HOOK}return [ObjectiveRecord('by-{letter}', 'os:a'), ObjectiveRecord('both', 'os:{letter}')]"
+            install(together, f"plug-{letter}", text)
+            apart.append(tmp_path / f"{number}-{letter}")
+            install(apart[-1], f"plug-{letter}", text)
+        for sites in ([together], apart):
+            listed = run("-m", "kontrast", "list", "objectives", sites=sites).stdout
+            known = run("-m", "kontrast", "describe", "boht", sites=sites).stderr
+            states = run("-m", "kontrast", "plugins", sites=sites).stdout
+            outputs.add((listed, known, re.sub(r"\d+\.\d\d s", "", states)))
+    assert len(outputs) == 1
+    ((listed, _, _),) = outputs
+    ours = [line.split()[1] for line in listed.splitlines() if "plug-" in line]
+    assert ours == ["plug-a:both", "plug-b:both", "plug-c:both", "by-a", "by-b", "by-c"]
+
+
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python", "sh", "-c")
+
+
+@pytest.mark.parametrize(
+    ("on_rank_1", "sentence"),
+    [
+        ("PYTHONPATH={other}", "has plugin `good` of good 1.3 (loaded: objective good), rank 0"),
+        ("PYTHONPATH=", "has no plugin `good` of good, rank 0"),
+    ],
+)
+def test_processes_with_other_plugins_stop_at_the_start(tmp_path: Path, on_rank_1: str, sentence: str) -> None:
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    install(mine, "good", GOOD)
+    install(other, "good", GOOD, version="1.3")
+    train = "-P -m kontrast train simclr --objective nothing-of-the-kind --out run"
+    command = f'if [ $RANK = 1 ]; then export {on_rank_1.format(other=other)}; fi; exec "$PYTHON" {train}'
+    done = run(*TORCHRUN, command, sites=[mine], environment={"PYTHON": sys.executable}, folder=tmp_path)
+    assert done.returncode != 0
+    said = [line for line in done.stderr.splitlines() if "must have the same plugins" in line]
+    assert said, done.stderr
+    assert sentence in said[0]
+    assert "rank 1 (on " in said[0]
+    assert "nothing-of-the-kind" not in done.stderr  # before any name is looked up
+    assert not (tmp_path / "run").exists()
