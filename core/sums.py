@@ -85,8 +85,18 @@ def pair_counts(pairs: Pairs) -> tuple[Tensor, Tensor]:
                 continue
             totals[0] += torch.bincount(found.positives[0], minlength=len(block.anchors))
             if block.negatives:
-                totals[1] += len(block.candidates) - torch.bincount(found.excepted[0], minlength=len(block.anchors))
+                totals[1] += _compared(block) - torch.bincount(found.excepted[0], minlength=len(block.anchors))
     return totals[0], totals[1]
+
+
+def _compared(block: Block) -> Tensor | int:
+    """Return how many candidates are in each anchor's scope, [A], or in that of all."""
+    ours, theirs = block.anchor_keys.scope, block.candidate_keys.scope
+    if ours is None or theirs is None:
+        return len(block.candidates)
+    ordered = theirs.sort().values
+    found = torch.searchsorted(ordered, ours, right=True) - torch.searchsorted(ordered, ours)
+    return torch.where(ours == -1, 0, found)
 
 
 @dataclass(frozen=True)

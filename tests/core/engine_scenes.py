@@ -137,6 +137,9 @@ SCENES: dict[str, Callable[[], tuple[kt.Block, ...]]] = {
     "scopes in order, mirrored": lambda: mirrored(
         9, row=range(9), match=[0, 1, 0, 1, 1, 1, 2, 2, 3], scope=[0, 0, 0, 1, 1, 1, 2, 2, 2]
     ),
+    "scope -1, mirrored": lambda: mirrored(
+        9, row=range(9), match=[0, 1, 0, 1, 1, 1, 2, 2, 3], scope=[0, 0, 0, -1, 1, 1, -1, -1, 2]
+    ),
     "scopes in order, the last smaller": lambda: scopes([0] * 4 + [1] * 4 + [2] * 3, [0] * 4 + [1] * 3 + [2] * 4),
     "ragged scopes": lambda: scopes([5, 0, 0, 0, 2, 2, 5, 5, 0, 7, 7], [0, 5, 2, 2, 2, 2, 0, 0, 5, 7, 0, 0]),
     "scopes that do not meet": lambda: scopes([0, 0, 1, 3, 3], [1, 2, 2, 4, 4, 4]),

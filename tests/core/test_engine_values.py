@@ -62,6 +62,15 @@ def test_row_statistics(monkeypatch: pytest.MonkeyPatch, name: str, how: str) ->
 
 
 @pytest.mark.parametrize("name", SCENES)
+def test_pair_counts(name: str) -> None:
+    pairs = scene(name)
+    expected = engine_oracle.statistics(pairs, 0.4)
+    positives, negatives = kt.pair_counts(pairs)
+    assert positives.tolist() == expected["positive_count"]
+    assert negatives.tolist() == expected["negative_count"]
+
+
+@pytest.mark.parametrize("name", SCENES)
 @pytest.mark.parametrize("how", ["whole", "tiles of 4", "tiles of 4, kept"])
 def test_row_sums(monkeypatch: pytest.MonkeyPatch, name: str, how: str) -> None:
     cut(monkeypatch, how)
