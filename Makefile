@@ -1,7 +1,7 @@
 # Every target does the set-up it needs. A machine needs make and Python 3.11 or newer; PYTHON names another one.
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := all,dev
+EXTRAS := all,dev,docs
 
 # What the environment was made from: the dependencies are installed again when pyproject.toml changes, the links of the
 # editable install (2 s) when a file was added or renamed.
@@ -11,11 +11,12 @@ LINKS := .venv/links-$(shell (cat pyproject.toml; find core plugins adapters -na
 # Two test processes share two cores: one thread each.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n 2 -q
 
-.PHONY: help setup demo test test-all test-wheel check format bench golden
+.PHONY: help setup demo test test-all test-wheel check format docs bench golden
 help:
 	@echo "make demo        SimCLR on digits: a table and a picture, a minute and a half"
 	@echo "make test        the tests; test-all: the slow ones too; test-wheel: on the built wheel"
 	@echo "make check       formatting, lint, types; format: mend what can be mended"
+	@echo "make docs        the documentation, as a site in site/"
 	@echo "make bench       the benchmarks behind our figures"
 	@echo "make golden      record the golden curves anew, after a change of maths"
 
@@ -64,6 +65,11 @@ check: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The theme's note on MkDocs 2 is not about these pages.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html"
 
 bench: setup
 	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

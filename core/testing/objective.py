@@ -133,7 +133,7 @@ def check_objective(
     Args:
         subject: an objective, its registered name, or a class or function that makes one.
         reference: seed -> value that the loss has on `example_views(seed)`.
-        oracle: the formula once more, in float64 and independent of the objective: nested lists [V][N][D] (and
+        oracle: the formula once more, in float64 and independent of the objective: nested lists `[V][N][D]` (and
             `labels=`, a list [N], where the sampler matches by labels) -> value.
         sampler: what makes the pairs; by default `InBatch()`, or `Positives("forward")` where no negatives are needed.
         similarity: by default the one it needs, else the cosine.
