@@ -60,6 +60,10 @@ class Loss:
     terms: tuple[Term, ...]
     metrics: tuple[Term, ...] = ()
 
+    def __float__(self) -> float:
+        """Return the loss of the joined batch as a number; on several processes all of them ask for it."""
+        return float(self.reduced().value)
+
     @classmethod
     def over_rows(
         cls, values: Tensor, valid: Tensor | None = None, *, name: str = "loss", weight: float = 1.0

@@ -193,9 +193,11 @@ def load_encoder(encoder: nn.Module, path: str | Path) -> nn.Module:
         path: a run's folder, or the safetensors file.
 
     Raises:
-        InvalidValueError: if there is no such file, or it holds no weights.
+        InvalidValueError: if there is no such file, it holds no weights, or `encoder` is no module.
         IncompatibleError: if their names or shapes differ.
     """
+    if not isinstance(encoder, nn.Module):
+        raise InvalidValueError(f"`encoder` must be a torch.nn.Module, got {encoder!r}; the path comes second")
     file = Path(path)
     if file.is_dir():
         file = file / "encoder.safetensors"

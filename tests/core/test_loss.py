@@ -23,7 +23,7 @@ def test_over_rows_is_the_mean() -> None:
     values = leaf(1.0, 2.0, 6.0)
     loss = kt.Loss.over_rows(values, name="info", weight=2.0)
     reduced = loss.reduced()
-    assert float(reduced.value) == pytest.approx(6.0)
+    assert float(reduced.value) == float(loss) == pytest.approx(6.0)
     assert {name: float(value) for name, value in reduced.terms.items()} == pytest.approx({"info": 3.0})  # unweighted
     assert not reduced.value.requires_grad
     assert gradient(loss, values) == pytest.approx([2 / 3] * 3)

@@ -272,6 +272,8 @@ def test_plain_modules_and_tied_weights_are_saved_as_their_own_state(tmp_path: P
     (tmp_path / "junk.safetensors").write_text("junk")
     with pytest.raises(kt.InvalidValueError, match=r"junk.safetensors must hold weights, got: "):
         kt.load_encoder(loaded, tmp_path / "junk.safetensors")
+    with pytest.raises(kt.InvalidValueError, match=r"`encoder` must be a torch\.nn\.Module, .*the path comes second"):
+        kt.load_encoder(tmp_path, loaded)  # type: ignore[arg-type]  # as a hurried reader writes it
 
 
 @pytest.mark.parametrize(
