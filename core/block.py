@@ -13,7 +13,7 @@ from torch import Tensor
 from .errors import InvalidValueError
 from .random import mix
 
-__all__ = ["Block", "Keys", "Rule", "join", "key", "relation"]
+__all__ = ["Block", "Keys", "Rule", "equals", "join", "key", "relation"]
 
 
 def key(first: Tensor, second: Tensor) -> Tensor:
@@ -172,11 +172,7 @@ class Block:
         ours, theirs = self.anchor_keys.match, self.candidate_keys.match
         if not self.positives or ours is None or theirs is None:
             return 0
-        values, counts = torch.unique(theirs[theirs != -1], return_counts=True)
-        if not len(values):
-            return 0
-        at = torch.searchsorted(values, ours).clamp(max=len(values) - 1)
-        return int(torch.where(values[at] == ours, counts[at], 0).sum())
+        return int(equals(ours, theirs).sum())
 
     def positive_index(self) -> tuple[Tensor, Tensor]:
         """Return the positives as (anchor [P], candidate [P]), in order of anchors."""
@@ -272,6 +268,15 @@ def join(first: Tensor, second: Tensor, limit: int | None = None) -> tuple[Tenso
     # Position inside the run of equal keys, then in the sorted keys, then in the second.
     inside = torch.arange(len(at), device=count.device) - (count.cumsum(0) - count)[at]
     return at, order[start[at] + inside]
+
+
+def equals(first: Tensor, second: Tensor) -> Tensor:
+    """Return how many of the second's keys equal each of the first's, int64 [A]; -1 equals nothing."""
+    values, counts = torch.unique(second[second != -1], return_counts=True)
+    if not len(values):
+        return torch.zeros_like(first)
+    at = torch.searchsorted(values, first).clamp(max=len(values) - 1)
+    return torch.where(values[at] == first, counts[at], 0)
 
 
 def _join_itself(keys: Tensor, limit: int | None) -> tuple[Tensor, Tensor] | None:

@@ -66,13 +66,20 @@ class Loss:
 
     @classmethod
     def over_rows(
-        cls, values: Tensor, valid: Tensor | None = None, *, name: str = "loss", weight: float = 1.0
+        cls,
+        values: Tensor,
+        valid: Tensor | None = None,
+        *,
+        weights: Tensor | None = None,
+        name: str = "loss",
+        weight: float = 1.0,
     ) -> "Loss":
         """Return the mean of a value per row as one term.
 
         Args:
             values: [A], in nats where it is a likelihood.
             valid: which rows count, bool [A]; the others contribute nothing, whatever their value.
+            weights: how much each row counts (`Pairs.anchor_weights`), [A], without gradient; None: all the same.
             name: of the term.
             weight: of the term.
         """
@@ -82,12 +89,18 @@ class Loss:
             raise InvalidValueError(
                 f"`valid` must be bool {list(values.shape)}, one per value, got {valid.dtype} {list(valid.shape)}"
             )
+        if weights is not None and weights.shape != values.shape:
+            raise InvalidValueError(f"`weights` must be {list(values.shape)}, one per value, got {list(weights.shape)}")
         values = values.to(torch.promote_types(values.dtype, torch.float32))  # a half-precision sum overflows
-        if valid is None:
-            return cls((Term(name, values.sum(), float(len(values)), weight),))
-        # `where` keeps an invalid row's inf or nan out of the sum and, its gradient being zero, out of the gradient.
-        kept = torch.where(valid, values, 0.0)
-        return cls((Term(name, kept.sum(), valid.sum(), weight),))
+        count: Tensor | float = float(len(values)) if valid is None else valid.sum()
+        if valid is not None:
+            # `where` keeps an invalid row's inf or nan out of the sum and, its gradient being zero, of the gradient.
+            values = torch.where(valid, values, 0.0)
+        if weights is not None:
+            weights = weights.detach().to(values)
+            values = values * weights
+            count = weights.sum() if valid is None else torch.where(valid, weights, 0.0).sum()
+        return cls((Term(name, values.sum(), count, weight),))
 
     @classmethod
     def sum_of(cls, losses: Iterable["Loss"]) -> "Loss":

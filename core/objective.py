@@ -28,12 +28,14 @@ class Needs:
         softmax: whether it reads the negatives as `row_statistics(...).negative_logsumexp` alone, where hard and
             debiased estimates stand.
         similarity: the kind of similarity it is defined on; None: any.
+        weights: whether its means heed `Pairs.anchor_weights`; if not, pairs that carry them are refused.
     """
 
     negatives: bool = False
     min_batch: int = 1
     softmax: bool = False
     similarity: type[Similarity] | None = None
+    weights: bool = False
 
 
 class Objective(nn.Module, ABC):
@@ -48,6 +50,11 @@ class Objective(nn.Module, ABC):
     def __call__(self, pairs: Pairs) -> Loss:
         """Return `forward(pairs)`, computed in full precision whatever autocast the encoders ran under."""
         self._check_similarity(pairs.similarity)
+        if pairs.anchor_weights is not None and not self.needs.weights:
+            raise IncompatibleError(
+                f"the sampler weighs its anchors, and {type(self).__name__} does not heed weights; pass "
+                "pairs.anchor_weights to Loss.over_rows and say needs = Needs(weights=True)"
+            )
         with full_precision(pairs.anchors):
             loss: Loss = super().__call__(pairs)
         return loss

@@ -34,6 +34,8 @@ class Pairs:
         detach_hardness: whether the weights that this gives are constants; the authors' are not.
         positive_prior: the chance that a negative is none (`Debiased`), in [0, 1).
         least_score: the least there can be, which floors a debiased sum; None: minus the similarity's bound.
+        anchor_weights: how much each anchor counts in an objective's means, >= 0, [A], without gradient; None: all the
+            same. A mean over anchors, or over pairs, becomes the weighted one.
     """
 
     blocks: tuple[Block, ...]
@@ -46,6 +48,7 @@ class Pairs:
     detach_hardness: bool = False
     positive_prior: float = 0.0
     least_score: float | None = None
+    anchor_weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         lengths = [len(block.anchors) for block in self.blocks]
@@ -57,6 +60,12 @@ class Pairs:
             raise InvalidValueError(
                 f"`positive_prior` must be in [0, 1), got {self.positive_prior!r}; "
                 "it is the chance that a random negative is a positive"
+            )
+        weights = self.anchor_weights
+        if weights is not None and (list(weights.shape) != lengths[:1] or not weights.is_floating_point()):
+            raise InvalidValueError(
+                f"`anchor_weights` must be floating [{lengths[0]}], one per anchor, "
+                f"got {weights.dtype} {list(weights.shape)}"
             )
 
     @classmethod
@@ -103,6 +112,10 @@ class Pairs:
     def anchors(self) -> Tensor:
         """The anchors [A, D] of the first block."""
         return self.blocks[0].anchors
+
+    def weighted(self, values: Tensor) -> Tensor:
+        """Return a value or a count per anchor [A] times the anchor's weight, as it is where there are no weights."""
+        return values if self.anchor_weights is None else values * self.anchor_weights.detach().to(values.device)
 
     def with_blocks(self, more: Iterable[Block]) -> "Pairs":
         """Return these rows compared with further candidates."""
@@ -151,16 +164,16 @@ class Pairs:
         index, anchors, positives = self.positive_index()
         anchors = anchors.to(self.anchors.dtype)
         own = torch.arange(len(index), device=index.device)
-        weights: Tensor | None = None
+        log_weights: Tensor | None = None
         if any(block.log_weights is not None for block in self.blocks):
-            weights = torch.cat([block.positive_log_weights() for block in self.blocks])[:, None]
+            log_weights = torch.cat([block.positive_log_weights() for block in self.blocks])[:, None]
         pair = Block(
             anchors,
             positives.to(anchors.dtype),
             Keys(match=torch.zeros_like(own)),
             Keys(match=torch.zeros_like(own)[:, None]),
             index=own[:, None],
-            log_weights=weights,
+            log_weights=log_weights,
         )
         others = [
             replace(
@@ -184,4 +197,5 @@ class Pairs:
             of = self.rows
             labels, groups = (None if key is None else key[index] for key in (of.labels, of.groups))
             rows = replace(of, rows=anchors, ids=of.ids[index], copies=of.copies[index], labels=labels, groups=groups)
-        return replace(self, blocks=(pair, *others), rows=rows)
+        weights = None if self.anchor_weights is None else self.anchor_weights[index]
+        return replace(self, blocks=(pair, *others), rows=rows, anchor_weights=weights)

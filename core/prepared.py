@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .block import Block
+from .precision import precisely
 from .similarity import Similarity
 from .walk import Walk
 
@@ -40,7 +41,8 @@ class Prepared:
         candidate = slot if block.index is None else block.index[anchor, slot]
         a, c = self.anchors(block), self.candidates(block)
         if not self.similarity.factors:
-            return self.similarity.paired(a[anchor], c[candidate])
+            parts = a[anchor], c[candidate]
+            return precisely(lambda *x: (self.similarity.paired(*x),), parts, tuple(self.similarity.parameters()))[0]
         products: Tensor = _PairedProducts.apply(a, None if c is a else c, anchor, candidate)
         return self.similarity.transform(products)
 
@@ -50,7 +52,8 @@ class Prepared:
             wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
             if self.similarity.factors:
                 prepare = self.similarity.prepare_candidates if candidate else self.similarity.prepare
-                wide = prepare(wide)
+                parameters = tuple(self.similarity.parameters())
+                wide = precisely(lambda x: (prepare(x),), (wide,), parameters)[0] if parameters else prepare(wide)
             self._done[slot] = (rows, wide)  # the rows too: an id is reused once its object is gone
         return self._done[slot][1]
 

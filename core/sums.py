@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .block import Block
+from .block import Block, equals
 from .errors import IncompatibleError, InvalidValueError
 from .finite import check_finite
 from .listing import listed, listed_positives
@@ -94,9 +94,7 @@ def _compared(block: Block) -> Tensor | int:
     ours, theirs = block.anchor_keys.scope, block.candidate_keys.scope
     if ours is None or theirs is None:
         return len(block.candidates)
-    ordered = theirs.sort().values
-    found = torch.searchsorted(ordered, ours, right=True) - torch.searchsorted(ordered, ours)
-    return torch.where(ours == -1, 0, found)
+    return equals(ours, theirs)
 
 
 @dataclass(frozen=True)

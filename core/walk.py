@@ -8,8 +8,8 @@ Shapes: A anchors, C candidates (or slots), D embedding size; "..." are a tile's
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .block import Block, relation
 from .cache import tile_entries
-from .precision import full_precision
+from .precision import full_precision, precisely
 from .similarity import Similarity
 from .tiles import Tile, tiles
 
@@ -99,12 +99,15 @@ class Walk:
         """Return the measures of every row, [A] each, with gradient to embeddings, offset and the similarity."""
         entries = sum(tile.entries for tile in self.tiles)
         if self.similarity.factors and 0 < entries <= KEPT[self.anchors.device.type]:
-            return self.merged(measure, offset, keep=True)
+            return precisely(partial(self._kept, measure), (self.anchors, self.candidates, offset))
         parameters = () if self.similarity.factors else tuple(self.similarity.parameters())
         result: tuple[Tensor, ...] = _Recomputed.apply(
             self, measure, self.anchors, self.candidates, offset, *parameters
         )
         return result
+
+    def _kept(self, measure: Measure, anchors: Tensor, candidates: Tensor, offset: Tensor | None) -> tuple[Tensor, ...]:
+        return replace(self, anchors=anchors, candidates=candidates).merged(measure, offset, keep=True)
 
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:

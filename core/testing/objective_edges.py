@@ -8,6 +8,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -56,6 +57,28 @@ def anchors_without_positives(case: ObjectiveCase) -> None:
         )
     if not torch.allclose(every.embeddings, some.embeddings, rtol=1e-7, atol=1e-10):
         raise ConformanceError("anchors without positives change the gradient")
+
+
+def anchor_weights(case: ObjectiveCase) -> None:
+    """Heeds the anchors' weights wrongly: equal ones change the loss, or one of weight zero is not as if left out."""
+    if not case.objective().needs.weights:
+        raise NotCheckedError("its `needs` say that it does not heed weights")
+    views, labels = example_views(19), [0, 0, 1, 1, 2, 2]
+    plain = case.measure_pairs(lambda x: _by_label(case, x, labels), views)
+    some = case.measure_pairs(lambda x: _by_label(case, x, labels, slice(0, 4)), views)
+    half, kept = torch.full((12,), 0.5), torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0, 0.0] * 2)
+    for what, weights, expected in (("weights of 1/2", half, plain), ("weights of 1 and 0", kept, some)):
+        found = case.measure_pairs(partial(_weighted, case, labels, weights.double()), views)
+        if not math.isclose(found.value, expected.value, rel_tol=1e-9, abs_tol=1e-12):
+            raise ConformanceError(
+                f"with {what} the loss is {found.value!r}, and {expected.value!r} with these anchors alone"
+            )
+        if not torch.allclose(found.embeddings, expected.embeddings, rtol=1e-7, atol=1e-10):
+            raise ConformanceError(f"with {what} the gradient is not that of these anchors alone")
+
+
+def _weighted(case: ObjectiveCase, labels: list[int], weights: Tensor, views: Tensor) -> Pairs:
+    return replace(_by_label(case, views, labels), anchor_weights=weights)
 
 
 def no_positives_at_all(case: ObjectiveCase) -> None:
@@ -176,6 +199,7 @@ def _in(case: ObjectiveCase, objective: Objective, views: Tensor) -> tuple[float
 
 CHECKS = (
     anchors_without_positives,
+    anchor_weights,
     no_positives_at_all,
     single_sample,
     duplicates,

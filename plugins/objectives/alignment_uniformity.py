@@ -40,7 +40,7 @@ class AlignmentUniformity(Objective):
         averaged.
     """
 
-    needs = Needs(negatives=True, similarity=Cosine)
+    needs = Needs(negatives=True, similarity=Cosine, weights=True)
     # A term that is a mean over pairs: the negatives of an anchor without positives are pairs like others.
     expected_failures: ClassVar = {"anchors-without-positives": "a mean over pairs, as in the paper, not over anchors"}
 
@@ -62,14 +62,14 @@ class AlignmentUniformity(Objective):
         """
         # |a - c|^2 = 2 - 2 cos: the potential is e^(2 t cos) less a constant, and so a log-sum-exp of logits.
         rows = row_statistics(pairs, temperature=1 / (2 * self.t))
-        alignment = rows.positive_sums(self._distance).sum()
+        alignment = pairs.weighted(rows.positive_sums(self._distance)).sum()
         # Of all processes' pairs, and so the same on each: the mean over processes is the value.
         some = rows.negative_count > 0
         potentials = torch.where(some, rows.negative_logsumexp - 2 * self.t, -torch.inf)
-        uniformity = log_mean(potentials, rows.negative_count)
+        uniformity = log_mean(potentials, rows.negative_count, pairs.anchor_weights)
         return Loss(
             (
-                Term("alignment", alignment, rows.positive_count.sum(), self.alignment),
+                Term("alignment", alignment, pairs.weighted(rows.positive_count).sum(), self.alignment),
                 Term("uniformity", uniformity, 1.0, self.uniformity),
             )
         )

@@ -3,7 +3,7 @@
 Shapes: A anchors, P positive pairs.
 """
 
-from kontrast import Loss, Objective, Pairs
+from kontrast import Loss, Needs, Objective, Pairs
 
 __all__ = ["CosineRegression"]
 
@@ -22,10 +22,13 @@ class CosineRegression(Objective):
         SimSiam's negative cosine (arXiv:2011.10566, eq. 1) is half of it, less 1.
     """
 
+    needs = Needs(weights=True)
+
     def __init__(self) -> None:
         super().__init__()
 
     def forward(self, pairs: Pairs) -> Loss:
         """Return the mean over positive pairs; between 0 and 4."""
-        _, scores = pairs.positive_scores()
-        return Loss.over_rows(2 - 2 * scores)
+        index, scores = pairs.positive_scores()
+        weights = None if pairs.anchor_weights is None else pairs.anchor_weights[index]
+        return Loss.over_rows(2 - 2 * scores, weights=weights)

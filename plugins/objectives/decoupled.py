@@ -45,7 +45,7 @@ class DCL(SoftmaxObjective):
         """
         rows = row_statistics(pairs, temperature=self.temperature)
         both = (rows.positive_count > 0) & (rows.negative_count > 0)
-        return Loss.over_rows(rows.negative_logsumexp - rows.positive_mean, both)
+        return Loss.over_rows(rows.negative_logsumexp - rows.positive_mean, both, weights=pairs.anchor_weights)
 
 
 class DCLW(SoftmaxObjective):
@@ -83,12 +83,13 @@ class DCLW(SoftmaxObjective):
         rows = row_statistics(pairs, temperature=self.temperature)
         positives = row_statistics(positives_alone(pairs), temperature=self.sigma)
         # With x = s / sigma - log mean e^(s / sigma), a weight is 2 - e^x: it does not overflow, however large s is.
-        mean = log_mean(positives.positive_logsumexp, positives.positive_count)
+        mean = log_mean(positives.positive_logsumexp, positives.positive_count, pairs.anchor_weights)
         offset = mean.expand(len(pairs.anchors))
         weighted = positives.positive_sums(_weighted, offset) + mean * positives.positive_sums(_weight, offset)
         total = self.sigma / self.temperature * weighted
         both = (rows.positive_count > 0) & (rows.negative_count > 0)
-        return Loss.over_rows(rows.negative_logsumexp - total / rows.positive_count.clamp(min=1), both)
+        losses = rows.negative_logsumexp - total / rows.positive_count.clamp(min=1)
+        return Loss.over_rows(losses, both, weights=pairs.anchor_weights)
 
     def extra_repr(self) -> str:
         """Show temperature and sigma."""

@@ -43,7 +43,8 @@ class InfoNCE(SoftmaxObjective):
         """
         rows = row_statistics(pairs, temperature=self.temperature)
         losses = cross_entropies(rows)
-        loss = Loss.over_rows(losses / rows.positive_count.clamp(min=1), rows.positive_count > 0)
+        some = rows.positive_count > 0
+        loss = Loss.over_rows(losses / rows.positive_count.clamp(min=1), some, weights=pairs.anchor_weights)
         # log(candidates) - loss bounds the mutual information of anchor and positive from below (ibid., eq. 5).
         bound = rows.positive_count * torch.log1p(rows.negative_count.to(losses.dtype)) - losses.detach()
         return Loss(loss.terms, (Term("mutual_information_bound", bound.sum(), rows.positive_count.sum()),))

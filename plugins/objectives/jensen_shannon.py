@@ -25,7 +25,7 @@ class JensenShannon(Objective):
         arXiv:1908.01000, eq. 4. InfoGraph's code adds the constant -2 log 2; DGI's takes one mean over both kinds.
     """
 
-    needs = Needs(negatives=True)
+    needs = Needs(negatives=True, weights=True)
     # A term that is a mean over pairs: the negatives of an anchor without positives are pairs like others.
     expected_failures: ClassVar = {"anchors-without-positives": "a mean over pairs, as in the paper, not over anchors"}
 
@@ -41,8 +41,16 @@ class JensenShannon(Objective):
         positives, negatives = pair_counts(pairs)
         return Loss(
             (
-                Term("positive", row_sums(pairs, _yes, of="positive").sum(), positives.sum()),
-                Term("negative", row_sums(pairs, _no, of="negative").sum(), negatives.sum()),
+                Term(
+                    "positive",
+                    pairs.weighted(row_sums(pairs, _yes, of="positive")).sum(),
+                    pairs.weighted(positives).sum(),
+                ),
+                Term(
+                    "negative",
+                    pairs.weighted(row_sums(pairs, _no, of="negative")).sum(),
+                    pairs.weighted(negatives).sum(),
+                ),
             )
         )
 

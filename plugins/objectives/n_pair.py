@@ -50,12 +50,25 @@ class NPair(SoftmaxObjective):
             pairs: anchors [A, D] against candidates [C, D].
         """
         rows = row_statistics(pairs)
-        loss = Loss.over_rows(cross_entropies(rows) / rows.positive_count.clamp(min=1), rows.positive_count > 0)
+        some = rows.positive_count > 0
+        loss = Loss.over_rows(
+            cross_entropies(rows) / rows.positive_count.clamp(min=1), some, weights=pairs.anchor_weights
+        )
         if not self.regularization:
             return loss
         # As a score of each positive pair: with labels the pairs themselves are too many to be listed.
-        lengths = row_sums(replace(positives_alone(pairs), similarity=self._lengths), _same, of="positive").sum()
-        return Loss((*loss.terms, Term("length", lengths, rows.positive_count.sum(), self.regularization)))
+        lengths = row_sums(replace(positives_alone(pairs), similarity=self._lengths), _same, of="positive")
+        return Loss(
+            (
+                *loss.terms,
+                Term(
+                    "length",
+                    pairs.weighted(lengths).sum(),
+                    pairs.weighted(rows.positive_count).sum(),
+                    self.regularization,
+                ),
+            )
+        )
 
     def extra_repr(self) -> str:
         """Show the regularization."""

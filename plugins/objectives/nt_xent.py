@@ -39,4 +39,6 @@ class NTXent(SoftmaxObjective):
             pairs: anchors [A, D] against candidates [C, D].
         """
         rows = row_statistics(pairs, temperature=self.temperature)
-        return Loss.over_rows(rows.logsumexp - rows.positive_mean, rows.positive_count > 0)
+        return Loss.over_rows(
+            rows.logsumexp - rows.positive_mean, rows.positive_count > 0, weights=pairs.anchor_weights
+        )

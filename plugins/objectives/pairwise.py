@@ -31,7 +31,7 @@ class PairwiseContrastive(Objective):
         means in place of one sum: a batch holds far more negatives than positives.
     """
 
-    needs = Needs(negatives=True, similarity=NegativeDistance)
+    needs = Needs(negatives=True, similarity=NegativeDistance, weights=True)
 
     def __init__(self, margin: float = 1.0) -> None:
         super().__init__()
@@ -48,8 +48,16 @@ class PairwiseContrastive(Objective):
         positives, negatives = pair_counts(pairs)
         return Loss(
             (
-                Term("positive", row_sums(pairs, _pull, of="positive").sum(), positives.sum()),
-                Term("negative", row_sums(pairs, self._push, of="negative").sum(), negatives.sum()),
+                Term(
+                    "positive",
+                    pairs.weighted(row_sums(pairs, _pull, of="positive")).sum(),
+                    pairs.weighted(positives).sum(),
+                ),
+                Term(
+                    "negative",
+                    pairs.weighted(row_sums(pairs, self._push, of="negative")).sum(),
+                    pairs.weighted(negatives).sum(),
+                ),
             )
         )
 

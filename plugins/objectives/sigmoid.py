@@ -28,7 +28,7 @@ class SigLIP(Objective):
         ``InBatch("forward")`` the texts are the candidates.
     """
 
-    needs = Needs(negatives=True)
+    needs = Needs(negatives=True, weights=True)
     # Every pair is a yes or a no of its own: those of an anchor without positives count too.
     expected_failures: ClassVar = {"anchors-without-positives": "a sum over all pairs, as in the paper"}
 
@@ -41,7 +41,8 @@ class SigLIP(Objective):
         Args:
             pairs: anchors [A, D] against candidates [C, D].
         """
-        return Loss.over_rows(row_sums(pairs, _no, of="negative") + row_sums(pairs, _yes, of="positive"))
+        sums = row_sums(pairs, _no, of="negative") + row_sums(pairs, _yes, of="positive")
+        return Loss.over_rows(sums, weights=pairs.anchor_weights)
 
 
 def _yes(logits: Tensor) -> Tensor:

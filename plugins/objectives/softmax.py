@@ -24,7 +24,7 @@ class SoftmaxObjective(Objective):
         InvalidValueError: if `temperature` is not > 0.
     """
 
-    needs = Needs(negatives=True, softmax=True)
+    needs = Needs(negatives=True, softmax=True, weights=True)
 
     def __init__(self, temperature: float) -> None:
         super().__init__()
@@ -39,19 +39,23 @@ class SoftmaxObjective(Objective):
         return f"temperature={self.temperature}"
 
 
-def log_mean(log_sums: Tensor, counts: Tensor) -> Tensor:
+def log_mean(log_sums: Tensor, counts: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the log of the mean exponential over the pairs of all processes, with gradient; 0 without a pair.
 
     Args:
         log_sums: log of the sum of exponentials over each anchor's pairs, [A]; -inf where there are none.
         counts: how many they are, [A].
+        weights: how much each anchor's pairs count, [A]; None: all the same.
     """
+    if weights is not None:
+        weights = weights.detach().to(log_sums)
+        log_sums, counts = log_sums + weights.log(), counts * weights
     own = torch.cat([log_sums.detach(), log_sums.new_full((1,), -torch.inf)]).max()
     top = all_gather(own[None]).max()
     shift = torch.where(top == -torch.inf, 0.0, top)
     total, count = all_sum(torch.stack([(log_sums - shift).exp().sum(), counts.sum().to(log_sums.dtype)]))
     some = count > 0
-    return torch.where(some, torch.where(some, total, 1.0).log() - count.clamp(min=1).log() + shift, 0.0)
+    return torch.where(some, torch.where(some, total, 1.0).log() - torch.where(some, count, 1.0).log() + shift, 0.0)
 
 
 def positives_alone(pairs: Pairs) -> Pairs:

@@ -32,7 +32,7 @@ class TemperatureFreeInfoNCE(Objective):
         Kim and Kim 2025, arXiv:2501.17683.
     """
 
-    needs = Needs(negatives=True, softmax=True, similarity=Cosine)
+    needs = Needs(negatives=True, softmax=True, similarity=Cosine, weights=True)
 
     def __init__(self, clamp: float = 1e-6) -> None:
         super().__init__()

@@ -36,7 +36,7 @@ class Triplet(Objective):
         [P, D], one row for each positive pair.
     """
 
-    needs = Needs(negatives=True)
+    needs = Needs(negatives=True, weights=True)
 
     def __init__(self, margin: float = 0.2) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class SoftTriplet(Objective):
         Hermans et al. 2017, arXiv:1703.07737, section 2 ("soft-margin").
     """
 
-    needs = Needs(negatives=True)
+    needs = Needs(negatives=True, weights=True)
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +86,8 @@ def _over_triplets(pairs: Pairs, function: Callable[[Tensor], Tensor], margin: f
     _, triplets = pair_counts(rows)
     sums = row_sums(rows, function, of="negative", offset=positive - margin)
     # Without a single triplet there is nothing to sum over, and still a gradient, of zeros, that DDP waits for.
-    return Loss((Term("loss", sums.sum() + 0.0 * positive.sum(), triplets.sum()),))
+    total = rows.weighted(sums).sum() + 0.0 * positive.sum()
+    return Loss((Term("loss", total, rows.weighted(triplets).sum()),))
 
 
 def _softplus(values: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from pathlib import Path
 import engine_oracle
 import pytest
 import torch
-from engine_scenes import cut, normal, scene
+from engine_scenes import cut, leaves, normal, on, scene
 from torch import Tensor
 
 import kontrast as kt
@@ -173,3 +173,21 @@ def test_memory_of_4096_pairs_is_far_from_the_matrix(kind: str) -> None:
     """8192 x 8192 float32 scores are 256 MB, and autograd holds several of them."""
     result = subprocess.run([sys.executable, "-c", MEASURED, kind], capture_output=True, text=True, check=True)
     assert 0 < float(result.stdout) < 100, "MB more at the peak than before"
+
+
+@pytest.mark.parametrize("name", ["match", "log-weights", "two labels", "slots"])
+@pytest.mark.parametrize("kind", ["cosine", "bilinear", "mlp"])
+def test_a_backward_pass_inside_autocast_is_in_full_precision(name: str, kind: str) -> None:
+    torch.manual_seed(0)
+    similarity = {"cosine": kt.Cosine(), "bilinear": kt.Bilinear(3), "mlp": kt.MLP(3, 5)}[kind]
+    pairs = scene(name, similarity)
+    found = []
+    for enabled in (False, True):
+        tensors = [tensor.float().requires_grad_() for tensor in leaves(pairs)]
+        rows = kt.row_statistics(on(pairs, tensors), temperature=0.1)
+        sums = kt.row_sums(on(pairs, tensors), torch.sigmoid, of="positive")
+        total = torch.where(rows.logsumexp > -torch.inf, rows.logsumexp, 0.0).sum() + rows.positive_mean.sum()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            wanted = [*tensors, *similarity.parameters()]
+            found.append(torch.autograd.grad(total + sums.sum(), wanted, allow_unused=True, materialize_grads=True))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-6)

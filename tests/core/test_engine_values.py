@@ -168,3 +168,11 @@ def test_with_frozen_candidates_no_product_is_made_again(monkeypatch: pytest.Mon
     assert counted(pairs)[1] <= 1  # of the lengths of the rows
     pairs.blocks[0].candidates.requires_grad_()
     assert counted(pairs)[1] > 10
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_counts_are_those_of_the_keys(name: str) -> None:
+    pairs = scene(name)
+    found = [counts.tolist() for counts in kt.pair_counts(pairs)]
+    rows = engine_oracle.cells(pairs)
+    assert found == [[sum(cell.positive == wanted for cell in row) for row in rows] for wanted in (True, False)]

@@ -146,3 +146,14 @@ def test_the_sum_of_a_term_must_be_a_scalar() -> None:
 def test_a_loss_of_nothing_is_refused() -> None:
     with pytest.raises(kt.InvalidValueError, match="must have at least one term, got none"):
         kt.Loss.sum_of([]).reduced()
+
+
+def test_weighted_rows() -> None:
+    values = leaf(1.0, math.nan, 3.0, 7.0)
+    valid, weights = torch.tensor([True, False, True, True]), torch.tensor([1.0, 5.0, 3.0, 0.0])
+    loss = kt.Loss.over_rows(values, valid, weights=weights)
+    assert float(loss.reduced().value) == 2.5
+    assert gradient(loss, values) == [0.25, 0.0, 0.75, 0.0]
+    assert float(kt.Loss.over_rows(leaf(1.0, 4.0), weights=torch.tensor([2.0, 1.0])).reduced().value) == 2.0
+    with pytest.raises(kt.InvalidValueError, match=r"`weights` must be \[2\], one per value, got \[3\]"):
+        kt.Loss.over_rows(leaf(1.0, 4.0), weights=torch.ones(3))

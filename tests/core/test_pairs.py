@@ -4,6 +4,7 @@ Shapes: A anchors, C candidates, K slots of an anchor, D embedding size.
 """
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -214,3 +215,22 @@ def test_pairs_refuse_blocks_of_different_anchors() -> None:
         kt.Pairs(tuple(blocks))
     with pytest.raises(kt.InvalidValueError, match=r"got blocks of \[\] rows"):
         kt.Pairs(())
+
+
+def test_anchor_weights_are_one_number_per_anchor_and_only_for_who_heeds_them() -> None:
+    (pairs,) = kt.InBatch().pairs(kt.embedded(torch.randn(3, 4), torch.randn(3, 4)))
+    with pytest.raises(kt.InvalidValueError, match=r"must be floating \[6\], one per anchor, got torch.float32 \[5\]"):
+        replace(pairs, anchor_weights=torch.ones(5))
+    weighted = replace(pairs, anchor_weights=torch.arange(6.0))
+    assert weighted.per_positive().anchor_weights is not None
+    assert pairs.weighted(torch.ones(6)).tolist() == [1.0] * 6
+    assert weighted.weighted(torch.ones(6)).tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+
+    class Deaf(kt.Objective):
+        """Does not say that it heeds weights."""
+
+        def forward(self, pairs: kt.Pairs) -> kt.Loss:
+            return kt.Loss.over_rows(kt.row_statistics(pairs).positive_mean)
+
+    with pytest.raises(kt.IncompatibleError, match="the sampler weighs its anchors, and Deaf does not heed weights"):
+        Deaf()(weighted)

@@ -230,6 +230,19 @@ def test_labels_make_several_positives_or_none(case: Case, many: bool, monkeypat
 
 
 @every_case
+@pytest.mark.parametrize("labels", [None, LABELS])
+@pytest.mark.parametrize("how", ["all", "forward"])
+def test_an_anchor_of_weight_n_counts_as_n_anchors(case: Case, labels: list[int] | None, how: str) -> None:
+    views = normal(2, len(LABELS), 3, seed=16)
+    rows = table(views.tolist(), case.score, labels, how)
+    weights = [2, 1, 0, 3, 1, 0, 2] * (len(rows) // len(LABELS))
+    expected = case.oracle([row for row, weight in zip(rows, weights, strict=True) for _ in range(weight)])
+    pairs = case.pairs(views, None if labels is None else torch.tensor(labels), how=how)
+    found = case.value(replace(pairs, anchor_weights=0.25 * torch.tensor(weights).double()))
+    assert found == pytest.approx(expected, rel=1e-7)
+
+
+@every_case
 @pytest.mark.parametrize("labelled", [False, True])
 def test_gradcheck(case: Case, labelled: bool) -> None:
     rows = normal(2, 4, 3, seed=1).requires_grad_()

@@ -90,6 +90,25 @@ def test_the_loss_is_the_papers(step: int) -> None:
     assert float(method(views)[0].reduced().value) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("gaps", [False, True])
+def test_gradcheck_of_the_pyramid(gaps: bool) -> None:
+    generator = torch.Generator().manual_seed(3)
+    one, two = (torch.randn(3, 7, 2, dtype=torch.float64, generator=generator).requires_grad_() for _ in range(2))
+    valid = torch.rand(3, 7, generator=generator) > 0.3 if gaps else None
+    ids, coords = torch.arange(3), torch.tensor([[0], [2], [1]]) + torch.arange(7)
+
+    def loss(*dense: Tensor) -> Tensor:
+        views = [
+            kt.Encoded(
+                None, ids, ids + 3 * n, dense=z, valid=valid, coords=coords if n else torch.arange(7).expand(3, 7)
+            )
+            for n, z in enumerate(dense)
+        ]
+        return ts2vec(small()).double().score(views).reduced().backward
+
+    assert torch.autograd.gradcheck(loss, (one, two))
+
+
 @pytest.mark.usefixtures("gloo")
 def test_every_check_of_methods_on_series_on_two_and_three_processes_too() -> None:
     check_method(ts2vec(small()), data=series(), augmenter=timeseries.OverlappingCrops())
@@ -157,5 +176,5 @@ def test_views_that_cannot_be_compared_are_refused() -> None:
         TimePyramid().pairs(apart)
     single = [replace(view, dense=torch.randn(3, 1, 4)) for view in views]
     (only,) = TimePyramid().pairs(single)
-    assert only.name == "instance_0"
+    assert only.name == "instance"
     assert NTXent(1.0)(only).reduced().value.isfinite()

@@ -129,6 +129,18 @@ class CountsEveryone(Good):
         return kt.Loss.over_rows(torch.where(valid, values, 0.0))
 
 
+class ForgetsWeights(Good):
+    needs = kt.Needs(negatives=True, softmax=True, weights=True)
+
+
+class WeighsTheSumAlone(Good):
+    needs = kt.Needs(negatives=True, softmax=True, weights=True)
+
+    def rows(self, pairs: kt.Pairs) -> tuple[Tensor, Tensor]:
+        values, valid = super().rows(pairs)
+        return pairs.weighted(values), valid
+
+
 class OwnNorm(Good):
     """Scales rows by itself, and divides by zero."""
 
@@ -258,6 +270,7 @@ BROKEN: dict[str, tuple[type[kt.Objective], ...]] = {
     "gradcheck": (HalfTheGradient,),
     "order-of-rows": (ByPosition,),
     "anchors-without-positives": (CountsEveryone,),
+    "anchor-weights": (ForgetsWeights, WeighsTheSumAlone),
     "no-positives-at-all": (AnchorsWithoutPositives,),
     "zero-vectors": (OwnNorm, SmallNorm),
     "temperatures": (Exponentials,),
