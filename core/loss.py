@@ -44,7 +44,8 @@ class Reduced:
         backward: what this rank calls backward on, so that DDP's average is the exact gradient.
         value: the loss of the joined batch, detached, the same on every rank.
         terms: each term's and metric's value over all ranks, unweighted, detached.
-        rows: the number of rows that counted in any of the terms, over all ranks.
+        rows: what the terms' sums are divided by, together, over all ranks: the rows (or pairs) that counted, where
+            anchors are weighed their weights.
     """
 
     backward: Tensor

@@ -25,6 +25,7 @@ class AlignmentUniformity(Objective):
 
     The uniformity runs over the negative pairs that the sampler gives, of all processes: with ``InBatch()`` those
     within a view and across views. Positives are left out, as each would be 1.
+    The negatives of an anchor without positives are pairs like others, and count.
 
     Args:
         alignment: weight of the first term, >= 0.

@@ -20,6 +20,8 @@ class JensenShannon(Objective):
 
         loss = mean over (i, p) of log(1 + e^(-s_ip))  +  mean over (i, n) of log(1 + e^(s_in))
 
+    The negatives of an anchor without positives are pairs like others, and count.
+
     Source:
         Hjelm et al. 2019, arXiv:1808.06670, eq. 4; Velickovic et al. 2019, arXiv:1809.10341, eq. 1; Sun et al. 2020,
         arXiv:1908.01000, eq. 4. InfoGraph's code adds the constant -2 log 2; DGI's takes one mean over both kinds.

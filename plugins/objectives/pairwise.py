@@ -20,6 +20,8 @@ class PairwiseContrastive(Objective):
 
         loss = mean over positives of d^2 / 2  +  mean over negatives of max(0, margin - d)^2 / 2
 
+    The negatives of an anchor without positives are pairs like others, and count.
+
     Args:
         margin: the distance beyond which negatives are left alone, > 0.
 

@@ -21,7 +21,8 @@ class SigLIP(Objective):
 
         loss_i = sum over p of log(1 + e^(-l_ip))  +  sum over n of log(1 + e^(l_in))
 
-    The mean over anchors: B pairs give the paper's sum over all B x B pairs divided by B.
+    The mean over anchors: B pairs give the paper's sum over all B x B pairs divided by B. An anchor without positives
+    has its negatives' part still, and is counted.
 
     Source:
         Zhai et al. 2023, arXiv:2303.15343, algorithm 1. One direction holds every pair already; with
