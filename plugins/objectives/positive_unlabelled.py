@@ -32,7 +32,7 @@ class PositiveUnlabelled(Objective):
         authors' code takes half of it.
     """
 
-    needs = Needs(negatives=True)
+    needs = Needs(negatives=True, weights=True)
     # A term that is a mean over pairs: those of an anchor without positives are pairs like others.
     expected_failures: ClassVar = {"anchors-without-positives": "a mean over pairs, as in the paper, not over anchors"}
 
@@ -51,13 +51,12 @@ class PositiveUnlabelled(Objective):
         Args:
             pairs: anchors [A, D] against candidates [C, D].
         """
-        positives, others = pair_counts(pairs)
-        return Loss(
-            (
-                Term("positive", row_sums(pairs, _yes, of="positive").sum(), positives.sum()),
-                Term("unlabelled", row_sums(pairs, self._perhaps, of="negative").sum(), others.sum()),
-            )
+        counts = (pairs.weighted(count).sum() for count in pair_counts(pairs))
+        sums = (
+            pairs.weighted(row_sums(pairs, _yes, of="positive")).sum(),
+            pairs.weighted(row_sums(pairs, self._perhaps, of="negative")).sum(),
         )
+        return Loss(tuple(map(Term, ("positive", "unlabelled"), sums, counts)))
 
     def _perhaps(self, logits: Tensor) -> Tensor:
         # log(1 + e^-s) = log(1 + e^s) - s
