@@ -21,13 +21,25 @@ def _int64(value: int) -> int:
 _GOLDEN = _int64(0x9E3779B97F4A7C15)
 _MIX_1 = _int64(0xBF58476D1CE4E5B9)
 _MIX_2 = _int64(0x94D049BB133111EB)
+_ALL = (1 << 64) - 1
 
 
 def mix(value: Tensor) -> Tensor:
     """Apply splitmix64's finaliser; int64 arithmetic wraps, and masks make the shifts logical."""
-    value = (value ^ ((value >> 30) & ((1 << 34) - 1))) * _MIX_1
-    value = (value ^ ((value >> 27) & ((1 << 37) - 1))) * _MIX_2
-    return value ^ ((value >> 31) & ((1 << 33) - 1))
+    for shift, factor in ((30, _MIX_1), (27, _MIX_2), (31, None)):
+        shifted = value >> shift
+        shifted &= (1 << (64 - shift)) - 1
+        shifted ^= value
+        value = shifted if factor is None else shifted.mul_(factor)
+    return value
+
+
+def _mix(value: int) -> int:
+    """Return `mix` of one number."""
+    value &= _ALL
+    value = ((value ^ (value >> 30)) * _MIX_1) & _ALL
+    value = ((value ^ (value >> 27)) * _MIX_2) & _ALL
+    return value ^ (value >> 31)
 
 
 @dataclass(frozen=True)
@@ -53,12 +65,33 @@ class Draws:
             view: which augmented copy they are for; different views get independent numbers.
             stream: sets apart the numbers of augmenters that work one after the other on the same samples.
         """
-        state = torch.zeros((), dtype=torch.int64, device=ids.device)
-        for part in (self.seed, self.epoch, view, *([stream] if stream else [])):
-            state = mix(state + _GOLDEN + part)
+        samples = mix(ids + self._state(view, stream))
         columns = torch.arange(1, count + 1, dtype=torch.int64, device=ids.device) * _GOLDEN
-        mixed = mix(mix(state + ids)[:, None] + columns)
+        mixed = mix(samples[:, None] + columns)
         return ((mixed >> 40) & ((1 << 24) - 1)).to(torch.float32) * 2.0**-24
+
+    def bits(self, ids: Tensor, owner: Tensor, number: Tensor, *, view: int = 0, stream: int = 0) -> Tensor:
+        """Return 40 random bits for each element inside samples, int64 [E]; times 2^-40 they are uniform in [0, 1).
+
+        For what is laid flat because samples differ in size (nodes, edges). An element's bits are a function of its
+        sample's id and its number there alone; the leading 24 are column `number` of `uniform`.
+
+        Args:
+            ids: sample ids [B], int64.
+            owner: the sample of each element, as a row of `ids`, int64 [E].
+            number: the element within its sample, int64 [E], >= 0.
+            view: which augmented copy they are for.
+            stream: as in `uniform`.
+        """
+        samples = mix(ids + self._state(view, stream))
+        mixed = mix(samples.index_select(0, owner).add_(number * _GOLDEN).add_(_GOLDEN))
+        return (mixed >> 24) & ((1 << 40) - 1)
+
+    def _state(self, view: int, stream: int) -> int:
+        state = 0
+        for part in (self.seed, self.epoch, view, *([stream] if stream else [])):
+            state = _mix(state + _GOLDEN + part)
+        return _int64(state)
 
     def generator(self, *, stream: int = 0, each_step: bool = False) -> torch.Generator:
         """Return a CPU generator for what all samples of an epoch share, the same on every rank.
@@ -67,7 +100,7 @@ class Draws:
             stream: sets apart generators of different use.
             each_step: anew with every batch: for what the samples of one batch share (the length of a crop).
         """
-        state = torch.zeros((), dtype=torch.int64)
+        state = 0
         for part in (self.seed, self.epoch, stream, *([self.step + 1] if each_step else [])):
-            state = mix(state + _GOLDEN + part)
-        return torch.Generator().manual_seed(int(state) & ((1 << 62) - 1))
+            state = _mix(state + _GOLDEN + part)
+        return torch.Generator().manual_seed(state & ((1 << 62) - 1))

@@ -1,5 +1,12 @@
 """Graphs as torch_geometric Batches: x [N, F], edge_index [2, E], the graph of each node, and where each begins."""
 
+import warnings
+
+with warnings.catch_warnings():  # torch_geometric still decorates by torch.jit.script, which torch says at every start
+    warnings.filterwarnings("ignore", message="`torch.jit.script", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="`torch.jit.script", category=DeprecationWarning)
+    import torch_geometric.nn  # noqa: F401
+
 from kontrast.adapters.graph.adapter import GraphAdapter
 from kontrast.adapters.graph.data import GraphData, graphs
 from kontrast.adapters.graph.edit import Edit, GraphTransform, GraphViews

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_geometric.data import Data as Graph
 
 import kontrast as kt
-from kontrast.adapters.graph.batch import graph_batch, offsets
+from kontrast.adapters.graph.batch import columns, graph_batch, offsets, ranges
 
 __all__ = ["GraphData", "graphs"]
 
@@ -43,13 +43,13 @@ class GraphData:
 
     def batch(self, indices: Tensor) -> kt.Batch:
         """Return the graphs at `indices`, int64 [B], as a torch_geometric Batch; a graph's id is its index."""
-        counts, edges = self.num_nodes[indices], self.num_edges[indices]
-        nodes = _ranges(self._first_node[indices], counts)
-        at = _ranges(self._first_edge[indices], edges)
-        moved = offsets(counts)[:-1] - self._first_node[indices]
-        edge_index = self.edge_index[:, at] + torch.repeat_interleave(moved, edges)
-        labels = None if self.labels is None else self.labels[indices]
-        return kt.Batch(graph_batch(self.x[nodes], edge_index, counts), indices, labels)
+        counts, edges = self.num_nodes.index_select(0, indices), self.num_edges.index_select(0, indices)
+        first, ptr = self._first_node.index_select(0, indices), offsets(counts)
+        nodes = ranges(first, counts)
+        edge_index = columns(self.edge_index, ranges(self._first_edge.index_select(0, indices), edges))
+        edge_index += torch.repeat_interleave(ptr[:-1] - first, edges, output_size=edge_index.shape[1])
+        labels = None if self.labels is None else self.labels.index_select(0, indices)
+        return kt.Batch(graph_batch(self.x.index_select(0, nodes), edge_index, counts, ptr=ptr), indices, labels)
 
 
 def graphs(items: Sequence[Graph], labels: Tensor | None = None, *, undirected: bool = True) -> GraphData:
@@ -136,9 +136,3 @@ def _labels(items: Sequence[Graph]) -> Tensor | None:
     ):
         return None
     return torch.tensor([int(value) for value in values])
-
-
-def _ranges(first: Tensor, counts: Tensor) -> Tensor:
-    """Return first[0], first[0] + 1, ..., counts[0] of them, then first[1] and so on."""
-    shift = torch.repeat_interleave(first - offsets(counts)[:-1], counts)
-    return torch.arange(len(shift), device=shift.device) + shift

@@ -6,13 +6,14 @@ Shapes: B graphs, N nodes, E directed edges, F features of a node, K new edges.
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
 import kontrast as kt
-from kontrast.adapters.graph.batch import GraphBatch, graph_batch
+from kontrast.adapters.graph.batch import GraphBatch, columns, graph_batch, node_number, offsets, true_at
 
 __all__ = ["Edit", "GraphTransform", "GraphViews", "Part"]
 
@@ -43,7 +44,7 @@ class Edit:
                 return None
             whole = whole.clone()
             for value, at in given:
-                whole[at] = value.to(whole.dtype)
+                whole.index_copy_(0, at, value.to(whole.dtype))
             return whole
 
         kept_nodes = torch.ones_like(graphs.batch, dtype=torch.bool)
@@ -59,48 +60,50 @@ class Edit:
     def view(self, batch: kt.Batch) -> kt.View:
         """Return the edited copy of a batch; its `coords` are the kept nodes' numbers in their unedited graphs."""
         graphs: GraphBatch = batch.inputs
-        x = graphs.x if self.x is None else self.x
-        edges = graphs.edge_index
+        # A node is known by its graph and its number there, whatever else is in the batch.
+        coords = node_number(graphs)
+        x, edges, owner, ptr = graphs.x if self.x is None else self.x, graphs.edge_index, graphs.batch, graphs.ptr
         if self.edges is not None:
-            edges = edges[:, self.edges]
+            edges = columns(edges, true_at(self.edges))
         if self.new_edges is not None:
             edges = torch.cat([edges, self.new_edges], 1)
-        counts = graphs.ptr.diff()
-        number = torch.arange(len(x), device=x.device)
-        kept = number
         if self.nodes is not None:
-            kept = self.nodes.nonzero().squeeze(1)
-            edges = edges[:, self.nodes[edges].all(0)]
-            edges = (self.nodes.cumsum(0) - 1)[edges]
-            counts = torch.bincount(graphs.batch[kept], minlength=len(counts))
-            x = x[kept]
-        # A node is known by its graph and its number there, whatever else is in the batch.
-        coords = (number - graphs.ptr[graphs.batch])[kept]
-        return replace(kt.View.of(batch, graph_batch(x, edges, counts)), coords=coords)
+            kept, _, edges = _inside(self.nodes, edges)
+            x, owner, coords = x.index_select(0, kept), owner.index_select(0, kept), coords.index_select(0, kept)
+            ptr = offsets(torch.bincount(owner, minlength=len(ptr) - 1))
+        return replace(kt.View.of(batch, graph_batch(x, edges, ptr.diff(), owner, ptr)), coords=coords)
 
 
-@dataclass(frozen=True)
 class Part:
-    """Some graphs of a batch by themselves.
+    """Some graphs of a batch by themselves; a GraphBatch.
 
     Args:
-        graphs: the batch of them.
-        nodes: rows of their nodes in the whole batch, int64 [n].
+        graphs: the whole batch.
+        chosen: which of its graphs, bool [B].
+
+    Attributes:
+        nodes: rows of the chosen graphs' nodes in the whole batch, int64 [n].
         edges: places of their edges there, int64 [e].
     """
 
-    graphs: GraphBatch
-    nodes: Tensor
-    edges: Tensor
+    def __init__(self, graphs: GraphBatch, chosen: Tensor) -> None:
+        self._graphs, self._chosen = graphs, chosen
+        self.nodes, self.edges, self.edge_index = _inside(chosen.index_select(0, graphs.batch), graphs.edge_index)
 
-    @classmethod
-    def of(cls, graphs: GraphBatch, chosen: Tensor) -> "Part":
-        """Return the graphs that are chosen, bool [B]."""
-        inside = chosen[graphs.batch]
-        nodes, edges = inside.nonzero().squeeze(1), inside[graphs.edge_index[0]].nonzero().squeeze(1)
-        number = inside.cumsum(0) - 1
-        own = graph_batch(graphs.x[nodes], number[graphs.edge_index[:, edges]], graphs.ptr.diff()[chosen])
-        return cls(own, nodes, edges)
+    @cached_property
+    def x(self) -> Tensor:
+        """Features [n, F]; taken when they are asked for, since most transforms do not look at them."""
+        return self._graphs.x.index_select(0, self.nodes)
+
+    @cached_property
+    def ptr(self) -> Tensor:
+        """Where each graph begins, and where the last ends."""
+        return offsets(self._graphs.ptr.diff()[self._chosen])
+
+    @cached_property
+    def batch(self) -> Tensor:
+        """The graph of each node, int64 [n]."""
+        return torch.repeat_interleave(self.ptr.diff(), output_size=len(self.nodes))
 
 
 class GraphTransform(kt.Augmenter):
@@ -155,3 +158,11 @@ def check_graphs(graphs: object) -> None:
         raise kt.InvalidValueError(
             f"graphs must be a torch_geometric Batch with `x`, got {type(graphs).__name__}; make them with graph.graphs"
         )
+
+
+def _inside(nodes: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return where nodes, bool [N], are true, where edges have both ends among them, and those edges by new numbers."""
+    number = nodes.cumsum(0).mul_(nodes).sub_(1)
+    ends = number.index_select(0, edge_index.reshape(-1)).reshape(2, -1)
+    edges = true_at((ends[0] | ends[1]) >= 0)
+    return true_at(nodes), edges, columns(ends, edges)

@@ -1,19 +1,21 @@
 """GCC's subgraphs around a node, by random walk with restart, for whole batches at once.
 
-Shapes: B graphs, N nodes, E directed edges, H hops of a walk.
+Shapes: B graphs, N nodes, E directed edges.
 """
+
+import math
 
 import torch
 from torch import Tensor
 
 import kontrast as kt
-from kontrast.adapters.graph.batch import GraphBatch, offsets
-from kontrast.adapters.graph.edit import Edit, GraphTransform
+from kontrast.adapters.graph.batch import GraphBatch, argsort, offsets, ranges, true_at
+from kontrast.adapters.graph.edit import Edit, GraphTransform, check_graphs
 from kontrast.adapters.graph.transforms import per_node
 
 __all__ = ["EgoSubgraphs"]
 
-EGO, RESTART, NEIGHBOR = 30, 31, 32  # streams of random numbers
+EGO, CENTRE = 30, 31  # streams of random numbers
 
 
 class EgoSubgraphs(GraphTransform):
@@ -24,7 +26,7 @@ class EgoSubgraphs(GraphTransform):
     degree.
 
     Args:
-        hops: of one walk, >= 1.
+        hops: of one walk, >= 1; more around a node whose degree d makes d^power e / ((e - 1) restart) larger.
         restart: in (0, 1].
         power: of the degree, in the chance of being the node; 0: all alike.
         num_views: copies per graph.
@@ -33,8 +35,8 @@ class EgoSubgraphs(GraphTransform):
         InvalidValueError: if a parameter is out of range.
 
     Source:
-        Qiu et al. 2020, arXiv:2006.09963, section 3.1, with restart 0.8, 256 hops and power 0.75 as in its code. There
-        a walk also grows with the degree of its node.
+        Qiu et al. 2020, arXiv:2006.09963, section 3.1, with restart 0.8, 256 hops, power 0.75 and longer walks around
+        hubs as in its code. There the samples are nodes of one large graph; here each graph gives one of its nodes.
     """
 
     def __init__(self, hops: int = 256, restart: float = 0.8, *, power: float = 0.75, num_views: int = 2) -> None:
@@ -49,36 +51,46 @@ class EgoSubgraphs(GraphTransform):
 
     def forward(self, batch: kt.Batch, draws: kt.Draws) -> list[kt.View]:
         """Return the views; their inputs say in `seed`, bool [N], which node each is around."""
-        views = super().forward(batch, draws)
-        seeds = self._seeds(batch.inputs, batch.ids, draws) - batch.inputs.ptr[:-1]
-        for view in views:
-            assert view.coords is not None
-            view.inputs.seed = view.coords == seeds[view.inputs.batch]
+        check_graphs(batch.inputs)
+        seeds = self._seeds(batch.inputs, batch.ids, draws)
+        number = seeds - batch.inputs.ptr[:-1]
+        views = []
+        for copy in range(self.num_views):
+            view = self._walk(batch.inputs, batch.ids, seeds, draws, copy).view(batch)
+            view.inputs.seed = view.coords == number.index_select(0, view.inputs.batch)
+            views.append(view)
         return views
 
     def edit(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int) -> Edit:
         """Keep the nodes that a walk visits."""
-        seeds = self._seeds(graphs, ids, draws)
-        ends = graphs.edge_index[1][graphs.edge_index[0].argsort(stable=True)]
-        degree = torch.bincount(graphs.edge_index[0], minlength=len(graphs.batch))
-        first = offsets(degree)[:-1]
-        turns = draws.uniform(ids, self.hops, view=view, stream=NEIGHBOR).double()  # which neighbour each hop takes
-        returns = draws.uniform(ids, self.hops, view=view, stream=RESTART) < self.restart
-        # Hops since the last return: excursions do not know of each other, so all hops of one depth go together.
-        hop = torch.arange(self.hops, device=ids.device).expand_as(returns)
-        begin = torch.where(returns, hop + 1, 0).cummax(1).values
-        depth = hop - torch.cat([torch.zeros_like(begin[:, :1]), begin[:, :-1]], 1)
-        at = seeds[:, None].expand_as(hop).clone()  # where the walk stands after each hop
+        return self._walk(graphs, ids, self._seeds(graphs, ids, draws), draws, view)
+
+    def _walk(self, graphs: GraphBatch, ids: Tensor, seeds: Tensor, draws: kt.Draws, view: int) -> Edit:
+        start, end = graphs.edge_index
+        ends = end.index_select(0, argsort(start))
+        degree = torch.bincount(start, minlength=len(graphs.batch))
+        first = offsets(degree)
+        grown = degree.index_select(0, seeds).double() ** self.power * (math.e / (math.e - 1) / self.restart) + 0.5
+        hops = grown.long().clamp_(min=self.hops)
+        walk = torch.repeat_interleave(hops)
+        bits = draws.bits(ids, walk, ranges(torch.zeros_like(hops), hops), view=view, stream=EGO)
+        turn = (
+            bits >> 16
+        )  # which neighbour a hop takes, of 24 bits; the 16 others say whether the walk returns after it
+        returns = (bits & 0xFFFF) < self.restart * 2**16
+        returns[hops.cumsum(0) - 1] = True
+        # Excursions do not know of each other, so the first hops of all go together, then the second ones and so on.
+        hop = true_at(torch.cat([returns.new_ones(1), returns[:-1]]))
+        here = seeds.index_select(0, walk.index_select(0, hop))
         visited = torch.zeros_like(graphs.batch, dtype=torch.bool)
         visited[seeds] = True
-        for level in range(int(depth.max()) + 1):
-            walk, step = (depth == level).nonzero(as_tuple=True)
-            here = at[walk, step - 1] if level else seeds[walk]
-            choices = degree[here]
-            place = first[here] + (turns[walk, step] * choices).long()
-            there = torch.where(choices > 0, ends[place.clamp(max=max(len(ends) - 1, 0))], here) if len(ends) else here
-            at[walk, step] = there
-            visited[there] = True
+        while len(hop):
+            choices = degree.index_select(0, here)
+            place = first.index_select(0, here) + (turn.index_select(0, hop) * choices >> 24)
+            here = torch.where(choices > 0, ends.index_select(0, place.clamp_(max=len(ends) - 1)), here)
+            visited.index_fill_(0, here, True)
+            on = true_at(~returns.index_select(0, hop))
+            hop, here = hop.index_select(0, on) + 1, here.index_select(0, on)
         return Edit(nodes=visited)
 
     def _seeds(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws) -> Tensor:
@@ -86,9 +98,9 @@ class EgoSubgraphs(GraphTransform):
         degree = torch.bincount(graphs.edge_index[0], minlength=len(graphs.batch))
         weight = degree.double().clamp(min=1e-9) ** self.power
         # Of exponential times at these rates, the soonest is each node's with the chance wanted.
-        time = -torch.log1p(-per_node(graphs, ids, draws, 0, EGO)[:, 0].double()) / weight
+        time = -torch.log1p(per_node(graphs, ids, draws, 0, CENTRE).double() * -(2.0**-40)) / weight
         soonest = torch.full((len(ids),), torch.inf, dtype=time.dtype, device=time.device)
         soonest = soonest.scatter_reduce(0, graphs.batch, time, "amin")
         number = torch.arange(len(time), device=time.device)
-        last = torch.where(time == soonest[graphs.batch], number, -1)
+        last = torch.where(time == soonest.index_select(0, graphs.batch), number, -1)
         return torch.zeros_like(ids).scatter_reduce(0, graphs.batch, last, "amax", include_self=False)

@@ -34,7 +34,7 @@ class EdgeDropping(GraphTransform):
 
     def edit(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int) -> Edit:
         """Keep the edges that draw `ratio` or more."""
-        return Edit(edges=per_edge(graphs, ids, draws, view, DROPPED) >= self.ratio)
+        return Edit(edges=per_edge(graphs, ids, draws, view, DROPPED) >= self.ratio * 2.0**40)
 
 
 class FeatureMasking(GraphTransform):
@@ -55,7 +55,7 @@ class FeatureMasking(GraphTransform):
     def edit(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int) -> Edit:
         """Hide features."""
         kept = draws.uniform(ids, graphs.x.shape[1], view=view, stream=HIDDEN) >= self.ratio
-        return Edit(x=graphs.x * kept[graphs.batch])
+        return Edit(x=graphs.x * kept.to(graphs.x.dtype).index_select(0, graphs.batch))
 
 
 class Together(GraphTransform):

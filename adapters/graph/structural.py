@@ -80,8 +80,8 @@ def positional(graphs: GraphBatch, size: int) -> Tensor:
     rows = torch.zeros(len(graphs.batch), size, device=counts.device)
     # Graphs of one size together: padding would turn the eigenvectors of a repeated eigenvalue, which are arbitrary.
     for nodes in counts.unique().tolist():
-        part = Part.of(graphs, counts == nodes)
-        dense = to_dense_adj(part.graphs.edge_index, part.graphs.batch, batch_size=len(part.graphs.ptr) - 1)
+        part = Part(graphs, counts == nodes)
+        dense = to_dense_adj(part.edge_index, part.batch, batch_size=len(part.ptr) - 1)
         dense = dense.clamp(max=1).reshape(-1, nodes, nodes) if len(part.edges) else rows.new_zeros(1, nodes, nodes)
         root = dense.sum(2).clamp(min=1).sqrt()
         # Eigenvectors of a repeated eigenvalue, and every sign, are arbitrary: irregular numbers of the nodes settle
@@ -90,7 +90,7 @@ def positional(graphs: GraphBatch, size: int) -> Tensor:
         matrix = dense.double() / (root[:, :, None] * root[:, None]) + 1e-6 * irregular.diag()
         vectors = torch.linalg.eigh(matrix)[1].flip(2)[:, :, :size]
         sign = (irregular[None, :, None] * vectors).sum(1, keepdim=True).sign()
-        found = nn.functional.normalize(vectors * sign, dim=2).expand(len(part.graphs.ptr) - 1, -1, -1)
+        found = nn.functional.normalize(vectors * sign, dim=2).expand(len(part.ptr) - 1, -1, -1)
         rows[part.nodes, : found.shape[2]] = found.reshape(len(part.nodes), -1).to(rows)
     return rows
 

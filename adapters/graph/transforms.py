@@ -12,26 +12,40 @@ import torch
 from torch import Tensor
 
 import kontrast as kt
-from kontrast.adapters.graph.batch import GraphBatch, edge_owner, node_number, offsets, ordinal
+from kontrast.adapters.graph.batch import (
+    GraphBatch,
+    argsort,
+    columns,
+    edge_owner,
+    lowest,
+    node_number,
+    offsets,
+    ranges,
+    seen_before,
+    true_at,
+)
 from kontrast.adapters.graph.edit import Edit, GraphTransform, GraphViews, Part
 
 __all__ = ["AttributeMasking", "EdgePerturbation", "NodeDropping", "OneOf", "Subgraph", "Unchanged", "graphcl_views"]
 
 # Streams of random numbers, so that transforms of one view do not draw the same.
 NODES, EDGES, NEW_EDGES, MASK, NOISE, SEED, GROWTH, CHOICE = range(1, 9)
-CANDIDATES = 4  # pairs drawn for each edge to add: some join nodes that are joined already
+MOST_CANDIDATES = 64  # pairs drawn for each edge to add, where nearly all nodes are joined already
 
 
-def per_node(graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int, stream: int, count: int = 1) -> Tensor:
-    """Return numbers in [0, 1) for each node, [N, count]."""
-    return draws.uniform(kt.key(ids[graphs.batch], node_number(graphs)), count, view=view, stream=stream)
+def per_node(graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int, stream: int) -> Tensor:
+    """Return 40 random bits of each node, int64 [N]."""
+    return draws.bits(ids, graphs.batch, node_number(graphs), view=view, stream=stream)
 
 
 def per_edge(graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int, stream: int) -> Tensor:
-    """Return a number in [0, 1) for each edge, the same in both directions, [E]."""
-    ends = node_number(graphs)[graphs.edge_index]
-    undirected = kt.key(ends.amin(0), ends.amax(0))
-    return draws.uniform(kt.key(ids[edge_owner(graphs)], undirected), 1, view=view, stream=stream)[:, 0]
+    """Return 40 random bits of each edge, the same in both directions, int64 [E]."""
+    owner = edge_owner(graphs)
+    first = graphs.ptr.index_select(0, owner)
+    start, end = graphs.edge_index
+    low, high = torch.minimum(start, end).sub_(first), torch.maximum(start, end).sub_(first)
+    nodes = graphs.ptr.diff().index_select(0, owner)
+    return draws.bits(ids, owner, low.mul_(nodes).add_(high), view=view, stream=stream)
 
 
 class Unchanged(GraphTransform):
@@ -60,9 +74,8 @@ class NodeDropping(GraphTransform):
 
     def edit(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int) -> Edit:
         """Drop floor(ratio x nodes) nodes of each graph."""
-        counts = graphs.ptr.diff()
-        place = ordinal(graphs.batch, per_node(graphs, ids, draws, view, NODES)[:, 0], len(counts))
-        return Edit(nodes=place >= _part(counts, self.ratio)[graphs.batch])
+        bits = per_node(graphs, ids, draws, view, NODES)
+        return Edit(nodes=~lowest(graphs.batch, bits, _part(graphs.ptr.diff(), self.ratio)))
 
 
 class EdgePerturbation(GraphTransform):
@@ -84,44 +97,41 @@ class EdgePerturbation(GraphTransform):
 
     def edit(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int) -> Edit:
         """Exchange floor(ratio x edges) undirected edges of each graph; self-loops stay."""
-        graphs_count = len(graphs.ptr) - 1
         start, end = graphs.edge_index
-        forward = (start < end).nonzero().squeeze(1)
-        owner = graphs.batch[start[forward]]
-        counts = torch.bincount(owner, minlength=graphs_count)
-        leaving = _part(counts, self.ratio)
-        number = per_edge(graphs, ids, draws, view, EDGES)
-        place = ordinal(owner, number[forward], graphs_count)
-        # The other direction is found by its ends: both are looked up in the sorted list of edges that go.
-        nodes = len(graphs.batch)
-        gone = (start * nodes + end)[forward[place < leaving[owner]]].sort().values
-        undirected = torch.minimum(start, end) * nodes + torch.maximum(start, end)
-        stays = ~_among(undirected, gone)
-        new = self._new_edges(graphs, ids, draws, view, leaving, undirected) if self.add else None
-        return Edit(edges=stays, new_edges=new)
+        # A self-loop is nobody's edge: it gets an owner beyond the graphs, of whose edges none is wanted.
+        owner = edge_owner(graphs).masked_fill_(start == end, len(ids))
+        edges = torch.bincount(owner, minlength=len(ids) + 1)[:-1] // 2
+        leaving = _part(edges, self.ratio)
+        # Both directions of an edge have one rank, so they go together.
+        gone = lowest(owner, per_edge(graphs, ids, draws, view, EDGES), torch.cat([2 * leaving, leaving.new_zeros(1)]))
+        new = self._new_edges(graphs, ids, draws, view, leaving, edges) if self.add else None
+        return Edit(edges=~gone, new_edges=new)
 
     def _new_edges(
-        self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int, wanted: Tensor, taken: Tensor
+        self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int, wanted: Tensor, edges: Tensor
     ) -> Tensor:
-        drawn = wanted * CANDIDATES
+        counts = graphs.ptr.diff()
+        pairs = counts * (counts - 1) // 2
+        room = (pairs - edges).clamp_(min=0)
+        wanted = torch.minimum(wanted, room)
+        # So many that three of them are right for each that is wanted, on average.
+        drawn = wanted * (3 * pairs / room.clamp(min=1)).ceil_().clamp_(max=MOST_CANDIDATES).long()
         owner = torch.repeat_interleave(drawn)
-        number = torch.arange(len(owner), device=owner.device) - offsets(drawn)[owner]
-        uniform = draws.uniform(kt.key(ids[owner], number), 2, view=view, stream=NEW_EDGES).double()
-        counts = graphs.ptr.diff()[owner]
-        ends = (uniform * counts[:, None]).long() + graphs.ptr[owner][:, None]
-        low, high = ends.amin(1), ends.amax(1)
-        pair = low * len(graphs.batch) + high
-        _, inverse = torch.unique(pair, return_inverse=True)
-        first = torch.full_like(pair, len(pair)).scatter_reduce(
-            0, inverse, torch.arange(len(pair), device=pair.device), "amin"
-        )[inverse]
-        right = (low < high) & ~_among(pair, taken.sort().values)
-        right &= first == torch.arange(len(pair), device=pair.device)
-        before = right.cumsum(0)
-        begin = torch.cat([before.new_zeros(1), before])[offsets(drawn)[:-1]]
-        right &= before - begin[owner] <= wanted[owner]
-        pairs = torch.stack([low[right], high[right]])
-        return torch.cat([pairs, pairs.flip(0)], 1)
+        number = ranges(torch.zeros_like(drawn), drawn)
+        first, counts = graphs.ptr[:-1].index_select(0, owner), counts.index_select(0, owner)
+        one, step = (
+            draws.bits(ids, owner, 2 * number + side, view=view, stream=NEW_EDGES) * (counts - side) >> 40
+            for side in (0, 1)
+        )
+        other = (one + step + 1) % counts
+        low, high = torch.minimum(one, other).add_(first), torch.maximum(one, other).add_(first)
+        nodes = len(graphs.batch)
+        taken = graphs.edge_index[0] * nodes + graphs.edge_index[1]
+        right = ~seen_before(torch.cat([taken, low * nodes + high]))[len(taken) :]
+        before = offsets(right.long())
+        right &= before[1:] - before.index_select(0, offsets(drawn)[:-1].index_select(0, owner)) <= wanted[owner]
+        new = columns(torch.stack([low, high]), true_at(right))
+        return torch.cat([new, new.flip(0)], 1)
 
 
 class AttributeMasking(GraphTransform):
@@ -144,14 +154,17 @@ class AttributeMasking(GraphTransform):
 
     def edit(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int) -> Edit:
         """Replace the features of floor(ratio x nodes) nodes of each graph."""
-        counts = graphs.ptr.diff()
-        place = ordinal(graphs.batch, per_node(graphs, ids, draws, view, MASK)[:, 0], len(counts))
-        at = (place < _part(counts, self.ratio)[graphs.batch]).nonzero().squeeze(1)
-        keys = kt.key(ids[graphs.batch[at]], node_number(graphs)[at])
-        uniform = draws.uniform(keys, 2 * graphs.x.shape[1], view=view, stream=NOISE).to(graphs.x.dtype)
-        radius, angle = uniform.chunk(2, 1)  # Box and Muller 1958; 1 - u is in (0, 1]
-        normal = (-2 * (1 - radius).log()).sqrt() * (2 * math.pi * angle).cos()
-        return Edit(x=graphs.x.index_copy(0, at, self.mean + self.std * normal))
+        bits = per_node(graphs, ids, draws, view, MASK)
+        at = true_at(lowest(graphs.batch, bits, _part(graphs.ptr.diff(), self.ratio)))
+        features = graphs.x.shape[1]
+        keys = kt.key(ids.index_select(0, graphs.batch.index_select(0, at)), bits.index_select(0, at))
+        uniform = draws.uniform(keys, features + features % 2, view=view, stream=NOISE)
+        # Box and Muller 1958: two uniform numbers make two normal ones; 1 - u is in (0, 1].
+        radius, angle = uniform.chunk(2, 1)
+        radius = (-2 * torch.log1p(-radius)).sqrt_()
+        angle = angle * (2 * math.pi)
+        normal = torch.cat([radius * angle.cos(), radius * angle.sin()], 1)[:, :features]
+        return Edit(x=graphs.x.index_copy(0, at, (self.mean + self.std * normal).to(graphs.x.dtype)))
 
 
 class Subgraph(GraphTransform):
@@ -181,25 +194,35 @@ class Subgraph(GraphTransform):
 
     def edit(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int) -> Edit:
         """Keep the grown part."""
-        counts = graphs.ptr.diff()
+        size = _part(graphs.ptr.diff(), self.keep) + 1
         uniform = draws.uniform(ids, 1, view=view, stream=SEED)[:, 0].double()
-        seeds = graphs.ptr[:-1] + (uniform * counts).long()
-        time = -torch.log1p(-per_edge(graphs, ids, draws, view, GROWTH).double())
+        seeds = graphs.ptr[:-1] + (uniform * graphs.ptr.diff()).long()
+        bits = per_edge(graphs, ids, draws, view, GROWTH)
+        time = torch.log1p(bits.double().mul_(-(2.0**-40))).neg_()
         start, end = graphs.edge_index
+        order = argsort(start)
+        end, time = end.index_select(0, order), time.index_select(0, order)
+        degree = torch.bincount(start, minlength=len(graphs.batch))
+        first = offsets(degree)
         reached = torch.full((len(graphs.batch),), math.inf, dtype=torch.float64, device=time.device)
         reached[seeds] = 0.0
-        rounds = 0
-        while self.hops == 0 or rounds < self.hops:
-            sooner = reached.scatter_reduce(0, end, reached[start] + time, "amin")
-            if torch.equal(sooner, reached):
-                break
-            reached, rounds = sooner, rounds + 1
-        order = torch.argsort(reached, stable=True)
-        order = order[torch.argsort(graphs.batch[order], stable=True)]
-        place = torch.empty_like(order)
-        place[order] = node_number(graphs)  # sorted by graph, the n-th of a graph stands where its n-th node did
-        size = _part(counts, self.keep) + 1
-        return Edit(nodes=(place < size[graphs.batch]) & reached.isfinite())
+        front, rounds = seeds, 0
+        while True:
+            # Times are >= 0, so their bits order as they do: 11 of the exponent and 29 of the rest are enough.
+            inside = lowest(graphs.batch, reached.view(torch.int64) >> 23, size) & reached.isfinite()
+            # What is too late already leads nowhere in time.
+            front = front.index_select(0, true_at(inside.index_select(0, front)))
+            if not len(front) or rounds == self.hops > 0:
+                return Edit(nodes=inside)
+            out = degree.index_select(0, front)
+            edges = ranges(first.index_select(0, front), out)
+            arrival = torch.repeat_interleave(reached.index_select(0, front), out) + time.index_select(0, edges)
+            there = end.index_select(0, edges)
+            sooner = true_at(arrival < reached.index_select(0, there))
+            there, arrival = there.index_select(0, sooner), arrival.index_select(0, sooner)
+            reached.scatter_reduce_(0, there, arrival, "amin")
+            front = there.index_select(0, true_at(arrival == reached.index_select(0, there)))
+            rounds += 1
 
 
 class OneOf(GraphTransform):
@@ -228,8 +251,8 @@ class OneOf(GraphTransform):
             assert isinstance(transform, GraphTransform)
             chosen = choice == index
             if chosen.any():
-                part = Part.of(graphs, chosen)
-                parts.append((transform.edit(part.graphs, ids[chosen], draws, view), part))
+                part = Part(graphs, chosen)
+                parts.append((transform.edit(part, ids[chosen], draws, view), part))
         return Edit.joined(graphs, parts)
 
 
@@ -263,14 +286,6 @@ def graphcl_views(ratio: float = 0.1, keep: float = 0.2, choices: int = 4, paper
 def _part(counts: Tensor, share: float) -> Tensor:
     """Return floor(share x count), int64; a product such as 0.1 x 30 counts as the 3 that it means."""
     return torch.floor(share * counts.double() + 1e-9).long()
-
-
-def _among(values: Tensor, sorted_values: Tensor) -> Tensor:
-    """Return which values are in a sorted list, bool."""
-    if not len(sorted_values):
-        return torch.zeros_like(values, dtype=torch.bool)
-    place = torch.searchsorted(sorted_values, values).clamp(max=len(sorted_values) - 1)
-    return sorted_values[place] == values
 
 
 def _share(value: float, name: str) -> float:

@@ -216,11 +216,11 @@ def test_one_of_several_shows_each_transform_its_own_graphs_alone() -> None:
     taken: set[int] = set()
     for number in range(12):
         chosen = torch.arange(12) == number
-        own = Part.of(mixed, chosen).graphs
+        own = Part(mixed, chosen)
         same = [
             w
             for w, other in enumerate(whole)
-            for part in [Part.of(other, chosen).graphs]
+            for part in [Part(other, chosen)]
             if torch.equal(part.x, own.x) and torch.equal(part.edge_index, own.edge_index)
         ]
         assert same, f"graph {number} is as no transform leaves it"

@@ -140,3 +140,20 @@ def test_a_generator_is_a_function_of_seed_epoch_and_stream() -> None:
     before = torch.random.get_rng_state()
     first(0, 0)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_bits_of_elements_are_columns_of_the_uniform_numbers_whatever_else_is_in_the_batch() -> None:
+    ids, draws = torch.tensor([7, 3, 1 << 40]), Draws(5, 2)
+    owner, number = torch.tensor([2, 0, 1, 0, 2]), torch.tensor([0, 4, 1, 0, 3])
+    bits = draws.bits(ids, owner, number, view=1, stream=9)
+    uniform = draws.uniform(ids, 5, view=1, stream=9)[owner, number]
+    assert torch.equal((bits >> 16).double() * 2.0**-24, uniform.double())
+    assert torch.equal(bits[1:2], draws.bits(ids[:1], torch.tensor([0]), number[1:2], view=1, stream=9))
+
+
+def test_all_forty_bits_are_fair() -> None:
+    bits = Draws(0).bits(torch.arange(100), torch.arange(100).repeat_interleave(1000), torch.arange(1000).repeat(100))
+    shares = torch.stack([(bits >> place & 1).double().mean() for place in range(40)])
+    assert (shares - 0.5).abs().max() < 5 * 0.5 / math.sqrt(N)
+    assert int(bits.min()) >= 0
+    assert int(bits.max()) < 1 << 40
