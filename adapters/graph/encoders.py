@@ -30,6 +30,8 @@ class GraphEncoder(kt.Encoder):
         num_layers: convolutions, >= 1.
         readout: how the nodes of a graph become one vector.
         all_layers: the representation is the concatenation of what every layer says; False: the last one's.
+        batch_norm: whether a layer ends with batch norm, over all nodes of a batch; False for a batch of one graph,
+            since runs take a graph for a sample and refuse batch norm over a single one.
 
     Raises:
         InvalidValueError: if a parameter is out of range.
@@ -43,6 +45,7 @@ class GraphEncoder(kt.Encoder):
         num_layers: int,
         readout: Readout,
         all_layers: bool,
+        batch_norm: bool = True,
     ) -> None:
         super().__init__()
         for name, value in (("in_channels", in_channels), ("hidden_size", hidden_size), ("num_layers", num_layers)):
@@ -52,7 +55,7 @@ class GraphEncoder(kt.Encoder):
             raise kt.InvalidValueError(f"`readout` must be max, mean or sum, got {readout!r}")
         widths = [in_channels] + [hidden_size] * num_layers
         self.convolutions = nn.ModuleList(map(convolution, widths[:-1], widths[1:]))
-        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in widths[1:])
+        self.norms = nn.ModuleList(nn.BatchNorm1d(width) if batch_norm else nn.Identity() for width in widths[1:])
         self.in_channels, self.readout, self.all_layers = in_channels, readout, all_layers
         self.representation_size = hidden_size * (num_layers if all_layers else 1)
 
@@ -132,6 +135,7 @@ class GCN(GraphEncoder):
         num_layers: convolutions.
         readout: how the nodes of a graph become one vector.
         all_layers: the representation joins all layers; False: the last alone.
+        batch_norm: whether a layer ends with batch norm; False for a single graph.
 
     Source:
         Kipf and Welling 2017, arXiv:1609.02907.
@@ -144,8 +148,9 @@ class GCN(GraphEncoder):
         num_layers: int = 3,
         readout: Readout = "mean",
         all_layers: bool = True,
+        batch_norm: bool = True,
     ) -> None:
-        super().__init__(GCNConv, in_channels, hidden_size, num_layers, readout, all_layers)
+        super().__init__(GCNConv, in_channels, hidden_size, num_layers, readout, all_layers, batch_norm)
 
 
 class GAT(GraphEncoder):

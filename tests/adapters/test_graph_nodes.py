@@ -112,6 +112,46 @@ def test_methods_pass_every_check_on_graphs_on_two_and_three_processes_too(name:
     check_method(method(), data=doubled(24), augmenter=augmenter)
 
 
+def test_grace_trains_on_a_single_graph() -> None:
+    item = from_networkx(nx.karate_club_graph().__class__(nx.karate_club_graph().edges))
+    item.x = torch.randn(34, 3, generator=torch.Generator().manual_seed(0))
+    method = grace(graph.GCN(3, hidden_size=8, num_layers=2, all_layers=False, batch_norm=False))
+    losses: list[float] = []
+
+    class Recorder(kt.Observer):
+        def step_ended(self, metrics: Any) -> None:
+            losses.append(metrics["loss"])
+
+    kt.Run(
+        method,
+        graph.graphs([item]),
+        augmenter=graph.grace_views(),
+        epochs=20,
+        batch_size=1,
+        optimizer=kt.AdamW(0.01),
+        warmup_epochs=0,
+        device="cpu",
+        observers=(Recorder(),),
+    ).fit()
+    assert sum(losses[-5:]) < sum(losses[:5])
+
+
+def test_walks_are_longer_around_hubs() -> None:
+    star = from_networkx(nx.star_graph(3000))
+    batch = graph.graphs([star]).batch(torch.tensor([0]))
+    walks = graph.EgoSubgraphs(hops=1, restart=0.8, power=0.75)
+    for seed in range(60):
+        view = walks(batch, kt.Draws(seed))[0]
+        assert view.coords is not None
+        at_centre = int(view.coords[view.inputs.seed]) == 0
+        if at_centre:
+            hops = int(3000**0.75 * math.e / (math.e - 1) / 0.8 + 0.5)
+            expected = 3000 * (1 - (1 - 1 / 3000) ** (0.8 * hops)) + 1
+            assert expected * 0.9 < len(view.inputs.x) < 3000 * (1 - (1 - 1 / 3000) ** hops) * 1.1
+            return
+    raise AssertionError("the centre, of chance 0.12, was never drawn")
+
+
 def test_a_queue_of_elements_is_kept_and_the_wrong_order_is_refused() -> None:
     data = doubled(6)
     torch.manual_seed(0)
