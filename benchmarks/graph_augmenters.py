@@ -123,7 +123,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     data = graph.load("NCI1", options.root).train
     chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:SIZE]
-    singles = [
+    singles: list[Any] = [
         Data(x=b.x, edge_index=b.edge_index) for b in (data.batch(chosen[n : n + 1]).inputs for n in range(SIZE))
     ]
     drawn, whole = data.batch(chosen), Batch.from_data_list(singles)

@@ -6,7 +6,6 @@ Shapes: B graphs, N nodes, E directed edges, F features of a node, K new edges.
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -84,26 +83,22 @@ class Part:
     Attributes:
         nodes: rows of the chosen graphs' nodes in the whole batch, int64 [n].
         edges: places of their edges there, int64 [e].
+        edge_index: those edges by the numbers of the part, int64 [2, e].
+        batch: the graph of each node, int64 [n].
+        ptr: where each graph begins, and where the last ends.
     """
 
     def __init__(self, graphs: GraphBatch, chosen: Tensor) -> None:
-        self._graphs, self._chosen = graphs, chosen
+        self._x = graphs.x
         self.nodes, self.edges, self.edge_index = _inside(chosen.index_select(0, graphs.batch), graphs.edge_index)
+        counts = graphs.ptr.diff()[chosen]
+        self.ptr = offsets(counts)
+        self.batch = torch.repeat_interleave(counts, output_size=len(self.nodes))
 
-    @cached_property
+    @property
     def x(self) -> Tensor:
         """Features [n, F]; taken when they are asked for, since most transforms do not look at them."""
-        return self._graphs.x.index_select(0, self.nodes)
-
-    @cached_property
-    def ptr(self) -> Tensor:
-        """Where each graph begins, and where the last ends."""
-        return offsets(self._graphs.ptr.diff()[self._chosen])
-
-    @cached_property
-    def batch(self) -> Tensor:
-        """The graph of each node, int64 [n]."""
-        return torch.repeat_interleave(self.ptr.diff(), output_size=len(self.nodes))
+        return self._x.index_select(0, self.nodes)
 
 
 class GraphTransform(kt.Augmenter):

@@ -67,7 +67,7 @@ class EgoSubgraphs(GraphTransform):
 
     def _walk(self, graphs: GraphBatch, ids: Tensor, seeds: Tensor, draws: kt.Draws, view: int) -> Edit:
         start, end = graphs.edge_index
-        ends = end.index_select(0, argsort(start))
+        ends = torch.cat([end.index_select(0, argsort(start)), end.new_zeros(1)])  # read where a node has no edge
         degree = torch.bincount(start, minlength=len(graphs.batch))
         first = offsets(degree)
         grown = degree.index_select(0, seeds).double() ** self.power * (math.e / (math.e - 1) / self.restart) + 0.5
@@ -87,7 +87,7 @@ class EgoSubgraphs(GraphTransform):
         while len(hop):
             choices = degree.index_select(0, here)
             place = first.index_select(0, here) + (turn.index_select(0, hop) * choices >> 24)
-            here = torch.where(choices > 0, ends.index_select(0, place.clamp_(max=len(ends) - 1)), here)
+            here = torch.where(choices > 0, ends.index_select(0, place), here)
             visited.index_fill_(0, here, True)
             on = true_at(~returns.index_select(0, hop))
             hop, here = hop.index_select(0, on) + 1, here.index_select(0, on)

@@ -156,7 +156,8 @@ class AttributeMasking(GraphTransform):
         """Replace the features of floor(ratio x nodes) nodes of each graph."""
         bits = per_node(graphs, ids, draws, view, MASK)
         at = true_at(lowest(graphs.batch, bits, _part(graphs.ptr.diff(), self.ratio)))
-        features = graphs.x.shape[1]
+        x = graphs.x
+        features = x.shape[1]
         keys = kt.key(ids.index_select(0, graphs.batch.index_select(0, at)), bits.index_select(0, at))
         uniform = draws.uniform(keys, features + features % 2, view=view, stream=NOISE)
         # Box and Muller 1958: two uniform numbers make two normal ones; 1 - u is in (0, 1].
@@ -164,7 +165,7 @@ class AttributeMasking(GraphTransform):
         radius = (-2 * torch.log1p(-radius)).sqrt_()
         angle = angle * (2 * math.pi)
         normal = torch.cat([radius * angle.cos(), radius * angle.sin()], 1)[:, :features]
-        return Edit(x=graphs.x.index_copy(0, at, (self.mean + self.std * normal).to(graphs.x.dtype)))
+        return Edit(x=x.index_copy(0, at, (self.mean + self.std * normal).to(x.dtype)))
 
 
 class Subgraph(GraphTransform):
