@@ -8,7 +8,7 @@ Shapes: B graphs, N nodes and E directed edges of all of them together, F featur
 
 import copy
 from functools import cache
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -38,18 +38,22 @@ class GraphBatch(Protocol):
     @property
     def x(self) -> Tensor:
         """Features [N, F], graph by graph."""
+        ...
 
     @property
     def edge_index(self) -> Tensor:
         """Edges, int64 [2, E], rows of `x`."""
+        ...
 
     @property
     def batch(self) -> Tensor:
         """The graph of each node, int64 [N], ascending."""
+        ...
 
     @property
     def ptr(self) -> Tensor:
         """Where each graph begins, and where the last ends, int64 [B + 1]."""
+        ...
 
 
 def graph_batch(
@@ -64,7 +68,7 @@ def graph_batch(
         owner: the graph of each node, where it is known, int64 [N].
         ptr: `offsets(counts)`, where they are known.
     """
-    made = copy.copy(_empty())  # a third of the time of Batch(x=...), which looks up its base class's parameters
+    made: Any = copy.copy(_empty())  # a third of the time of Batch(x=...), which looks up its base class's parameters
     made.x, made.edge_index = x, edge_index
     made.batch = torch.repeat_interleave(counts, output_size=len(x)) if owner is None else owner
     made.ptr = offsets(counts) if ptr is None else ptr
