@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from shutil import get_terminal_size
 from textwrap import fill
-from typing import Any
+from typing import Any, get_args
 
 from .errors import KontrastError, UnknownNameError
 from .option_types import meanings, parameters
@@ -58,7 +58,8 @@ def describe(name: str) -> int:
         columns = get_terminal_size().columns if sys.stdout.isatty() else 100_000
         for label, value in facts:
             if value:
-                print(fill(value, columns, initial_indent=f"  {label:{width}}  ", subsequent_indent=" " * (width + 4)))
+                lead, rest = f"  {label:{width}}  ", " " * (width + 4)
+                print(fill(value, columns, initial_indent=lead, subsequent_indent=rest, break_on_hyphens=False))
         _print_parameters(record, make)
     return 0
 
@@ -187,7 +188,8 @@ def _type_name(annotation: Any) -> str:
     if annotation is inspect.Parameter.empty:
         return ""
     # A type as people call it, without the modules it lies in.
-    return annotation.__name__ if type(annotation) is type else re.sub(r"\b(?:\w+\.)+(?=\w)", "", str(annotation))
+    plain = isinstance(annotation, type) and not get_args(annotation)
+    return annotation.__name__ if plain else re.sub(r"\b(?:\w+\.)+(?=\w)", "", str(annotation))
 
 
 def _default(parameter: inspect.Parameter) -> str:

@@ -33,19 +33,8 @@ def test_list_names_everything_without_torch() -> None:
     assert len(loaded.split()) < 400
     assert lines[0].split() == ["kind", "name", "what", "it", "does", "provided", "by"]
     names = [line.split()[1] for line in lines if line.startswith("method")]
-    assert names == [
-        "byol",
-        "clip",
-        "cpc",
-        "gcc",
-        "grace",
-        "graphcl",
-        "infograph",
-        "moco-v2",
-        "simclr",
-        "ts2vec",
-        "vicreg",
-    ]
+    assert names == sorted(names)
+    assert {"byol", "clip", "moco-v2", "simclr", "vicreg"} <= set(names)
     assert result.stderr == ""
 
 
@@ -65,6 +54,30 @@ def test_describe_gives_parameters_with_type_default_and_meaning(capsys: pytest.
     assert row.split()[1:3] == ["int", "65536"]
     assert "4096 for small data sets" in row
     assert "no registered name `simcrl`; did you mean `simclr`" in _fails(capsys, "describe", "simcrl")
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("queue", ["  wraps        another sampler", "  gives        negatives", "inner      PairSampler  required"]),
+        ("info-nce", ["  needs        negatives", "  goes with    samplers debiased, hard-negatives,"]),
+        ("jensen-shannon", ["  goes with    samplers hardest-negatives, in-batch, "]),
+        ("positives", ["  gives        positives alone", "  goes with    objectives cosine-regression, vicreg"]),
+        ("moco-v2", ["  sampler      Queue( size=65536", "  objective    InfoNCE(temperature=0.2)"]),
+        ("clip", ["  needs        image_encoder, text_encoder"]),
+        ("gin", ["  goes with    adapter graph", "  install      pip install 'kontrast[graph]'"]),
+        ("graph", ["  by default   data ba2motifs, encoder gin, augmenter graphcl-views, probe svm"]),
+        ("knn", ["  reads        representations alone", "encoder      Module | tuple[Representations, Repr"]),
+        ("graphcl-tu", ["epochs         20"]),
+    ],
+)
+def test_describe_says_what_a_thing_needs_gives_and_goes_with(
+    name: str, lines: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["describe", name]) == 0
+    out = capsys.readouterr().out.splitlines()
+    found = [line for line in lines if any(shown.startswith(line) for shown in out)]
+    assert found == lines, "\n".join(out)
 
 
 def test_plugins_as_json(capsys: pytest.CaptureFixture[str]) -> None:
