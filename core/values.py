@@ -250,6 +250,8 @@ def _each(value: Any, method: str, *arguments: Any) -> Any:
     """Call `method` of a tensor or of anything that has it, else of each part of a mapping or sequence."""
     if isinstance(value, Tensor) and method == "to":
         return value.to(arguments[0], non_blocking=True)
+    if isinstance(value, Tensor) and (value.device.type != "cpu" or value.layout != torch.strided):
+        return value  # only plain memory of the host can be page-locked
     if hasattr(value, method):  # before the containers: a packed sequence or a tokenizer's mapping moves itself
         return getattr(value, method)(*arguments)
     if isinstance(value, Mapping):

@@ -157,3 +157,11 @@ def test_batches_that_are_copied_ahead_are_whole(workers: int) -> None:
     inputs = data.batch(torch.arange(2048)).inputs
     for indices, found in sums:
         assert torch.allclose(found.cpu(), inputs[indices].double().sum((1, 2, 3)))
+
+
+def test_what_cannot_be_page_locked_stays_as_it_is() -> None:
+    there, sparse = torch.ones(2, device="cuda"), torch.eye(2).to_sparse()
+    batch = kt.Batch({"there": there, "sparse": sparse, "here": torch.ones(2)}, torch.arange(2)).pin_memory()
+    assert batch.inputs["there"] is there
+    assert batch.inputs["sparse"] is sparse
+    assert batch.inputs["here"].is_pinned()
