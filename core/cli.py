@@ -10,9 +10,9 @@ import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
-from .errors import InvalidValueError, KontrastError, UnknownNameError
+from .errors import InvalidValueError, KontrastError, KontrastWarning, UnknownNameError
 from .listing_commands import list_names, list_plugins
-from .registry import KINDS, PluginWarning
+from .registry import KINDS
 
 __all__ = ["main"]
 
@@ -24,21 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: as in `sys.argv[1:]`, which is the default.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    with warnings.catch_warnings():
-        show = warnings.showwarning
-        warnings.showwarning = lambda message, category, *where: (
-            _say(str(message)) if issubclass(category, PluginWarning) else show(message, category, *where)
-        )
-        return _run(given)
-
-
-def _say(sentence: str) -> None:
-    """Say on the standard error what is wrong."""
-    rank = os.environ.get("RANK", "0")
-    sys.stderr.write(f"kontrast: {sentence}\n" if rank == "0" else f"kontrast, rank {rank}: {sentence}\n")
-
-
-def _run(given: list[str]) -> int:
+    in_python, warnings.formatwarning = warnings.formatwarning, _warning
     try:
         if given[:1] == ["train"]:
             from .train_command import train  # imports torch
@@ -61,8 +47,25 @@ def _run(given: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KontrastError as error:
-        _say(str(error))
+        sys.stderr.write(_sentence(str(error)))
         return 2
+    finally:
+        warnings.formatwarning = in_python
+
+
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Return ours as a sentence: where in our code it was given tells a user of the command line nothing."""
+    if issubclass(category, KontrastWarning):
+        return _sentence(str(message))
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
+
+
+def _sentence(text: str) -> str:
+    """Return a line that says who speaks."""
+    rank = os.environ.get("RANK", "0")
+    return f"kontrast: {text}\n" if rank == "0" else f"kontrast, rank {rank}: {text}\n"
 
 
 COMMANDS = ("check", "describe", "embed", "evaluate", "export", "list", "plugins", "train")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .distributed import all_sum, rank
+from .errors import KontrastWarning
 from .method import Method
 from .objective import Objective
 from .sampler import PairSampler
@@ -23,7 +24,7 @@ __all__ = ["CollapseWarning", "CollapseWatch", "diagnose", "effective_rank"]
 _ROWS = 128  # enough to see a collapse; the cost does not grow with the batch
 
 
-class CollapseWarning(UserWarning):
+class CollapseWarning(KontrastWarning):
     """The embeddings of different samples have become alike."""
 
 

@@ -10,6 +10,8 @@
     +-- PluginError (ImportError)            a plugin failed; names it and its distribution
     |   +-- MissingExtraError                a package is not installed; says which extra brings it
     +-- RunFolderError (FileExistsError)     a run folder that would be overwritten
+
+What goes on nevertheless is a KontrastWarning (UserWarning).
 """
 
 from collections.abc import Iterable
@@ -19,6 +21,7 @@ __all__ = [
     "IncompatibleError",
     "InvalidValueError",
     "KontrastError",
+    "KontrastWarning",
     "MissingExtraError",
     "NonFiniteLossError",
     "PluginError",
@@ -30,6 +33,10 @@ __all__ = [
 
 class KontrastError(Exception):
     """The root of all exceptions that kontrast raises on purpose."""
+
+
+class KontrastWarning(UserWarning):
+    """The root of all warnings that kontrast gives."""
 
 
 class InvalidValueError(KontrastError, ValueError):

@@ -4,7 +4,8 @@ Every number here is a function of (seed, epoch, sample id, view): the views of 
 loader workers and of processes, and after a resume.
 """
 
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -127,8 +128,8 @@ def arrangement(sampler: PairSampler, data: Data, batch_size: int) -> Callable[[
 
 def micro_batches(
     plan: Plan, data: Data, augmenter: Augmenter, *, start: int, workers: int, device: torch.device
-) -> Iterator[tuple[MicroBatch, list[View]]]:
-    """Yield each micro-batch with its views on `device`.
+) -> Generator[tuple[MicroBatch, list[View]], None, None]:
+    """Yield each micro-batch with its views on `device`; close it, and the loader processes end.
 
     Args:
         plan: the order.
@@ -145,6 +146,7 @@ def micro_batches(
         sampler=_Order(plan, start),
         num_workers=workers,
         pin_memory=device.type == "cuda",
+        worker_init_fn=_deaf,
         # Without one of its own it draws from the global generator when it starts, and a resume would shift dropout.
         generator=torch.Generator().manual_seed(plan.seed * 1_000_003 + start),
     )
@@ -158,6 +160,14 @@ def micro_batches(
         ahead = following
     if ahead is not None:
         yield _views(*ahead, augmenter, plan.seed)
+
+
+def _deaf(worker: int) -> None:
+    """Have a loader process pass over signals: a scheduler and torchrun send them to the whole job, and the run, which
+    answers them, still needs its batches to come to the end of a step and save.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 _Copied = tuple[Batch | list[View], torch.cuda.Event | None]

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from warnings import warn
 
+from .errors import KontrastWarning
+
 if TYPE_CHECKING:
     from .method import Method
 
 __all__ = ["Observer", "ObserverWarning", "Progress"]
 
 
-class ObserverWarning(UserWarning):
+class ObserverWarning(KontrastWarning):
     """An observer raised and is not called again; the run goes on."""
 
 

@@ -13,7 +13,7 @@ from inspect import getdoc
 from threading import RLock
 from typing import Any, TypeVar, overload
 
-from .errors import InvalidValueError, PluginError, UnknownNameError
+from .errors import InvalidValueError, KontrastWarning, PluginError, UnknownNameError
 from .plugin import KINDS, Plugin, load_plugins
 from .records import Record
 
@@ -32,7 +32,7 @@ R = TypeVar("R", bound=Record)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class PluginWarning(UserWarning):
+class PluginWarning(KontrastWarning):
     """A plugin could not be loaded; what others provide is not affected."""
 
 

@@ -2,8 +2,8 @@
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -219,9 +219,9 @@ class Run:
         )
         error: BaseException | None = None
         try:
-            with StopRequest() as stop, Heartbeat(self._last_checkpoint):
+            with StopRequest() as stop, Heartbeat(self._last_checkpoint), closing(self._loaded()) as loaded:
                 self._observers.call("run_started", progress)
-                self._steps(self._distributed(), stop)
+                self._steps(self._distributed(), stop, loaded)
                 self.method.eval()
                 self.folder.save_encoders(self.method)
         except BaseException as raised:
@@ -231,23 +231,26 @@ class Run:
             self._observers.call("run_ended", error)
         return _means(self._totals)
 
+    def _loaded(self) -> Generator[tuple[MicroBatch, list[View]], None, None]:
+        return micro_batches(
+            self.plan, self.data, self.augmenter, start=self.start, workers=self.workers, device=self.device
+        )
+
     def _distributed(self) -> nn.Module:
         """Return the step as one module, compiled and in agreement between processes as far as was asked for."""
         step = StepModule(self.method)
         if self.compile:
-            for tower in self.method.towers.values():
-                tower.compile()
+            for towers in (self.method.towers, self.method.target_towers):
+                for tower in () if towers is None else towers.values():
+                    tower.compile()
         # Buffers are not broadcast: batch norms agree by their own means, and a queue is large.
         return DistributedDataParallel(step, **_NO_BUFFER_BROADCAST) if world_size() > 1 else step
 
-    def _steps(self, step: nn.Module, stop: StopRequest) -> None:
+    def _steps(self, step: nn.Module, stop: StopRequest, loaded: Iterable[tuple[MicroBatch, list[View]]]) -> None:
         per_epoch, total = self.plan.steps_per_epoch, self.plan.steps
         waiting: list[tuple[dict[str, float], dict[str, Tensor]]] = []
         watch = CollapseWatch(total)
         parts: list[tuple[MicroBatch, list[View]]] = []
-        loaded = micro_batches(
-            self.plan, self.data, self.augmenter, start=self.start, workers=self.workers, device=self.device
-        )
         for part, views in loaded:
             parts.append((part, views))
             if not part.last:
@@ -289,6 +292,8 @@ class Run:
             reduced, encoded = backward(step, self.method, parts, self.large_batch, self._precision)
         except NonFiniteLossError as error:  # an objective looked at its embeddings before they reached the weights
             raise NonFiniteLossError(f"{error}, in step {number}; {self._last_checkpoint()}; {_REMEDY}") from error
+        if number == self.start and world_size() > 1:
+            _check_gradients(self.method)
         self.optimizer.step()
         metrics = {**reduced.terms, "loss": reduced.value, "rows": reduced.rows}  # a term may be called `loss` too
         if self.diagnose_every and number % self.diagnose_every == 0:
@@ -395,6 +400,17 @@ _NO_BUFFER_BROADCAST: dict[str, Any] = (
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
     else {"broadcast_buffers": False}
 )
+
+
+def _check_gradients(method: Method) -> None:
+    """Refuse what DDP would refuse one step later, by an option that a run does not have, and without names."""
+    without = [name for name, one in method.named_parameters() if one.requires_grad and one.grad is None]
+    if without:
+        raise IncompatibleError(
+            "every trained parameter must take part in the loss where several processes share the work, and "
+            f"{', '.join(without[:5])}{' ...' if len(without) > 5 else ''} took none; freeze them "
+            "(`requires_grad_(False)`) or leave them out"
+        )
 
 
 def _means(totals: Mapping[str, Sequence[float]]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from torch import nn
 
 from .augmenter import Augmenter
 from .data import Splits
-from .errors import InvalidValueError
+from .errors import InvalidValueError, KontrastWarning
 from .loader import Plan
 from .method import Method
 
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 
-class InexactWarning(UserWarning):
+class InexactWarning(KontrastWarning):
     """A setting makes a run differ from what it stands for."""
 
 

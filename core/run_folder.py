@@ -12,19 +12,19 @@ from warnings import warn
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .checkpoint import Checkpoints
 from .distributed import broadcast_object, rank, world_size
 from .encoder import unwrapped
-from .errors import IncompatibleError, InvalidValueError, RunFolderError
+from .errors import IncompatibleError, InvalidValueError, KontrastWarning, RunFolderError
 from .method import Method
 
 __all__ = ["CheckpointWarning", "RunFolder", "load_encoder"]
 
 
-class CheckpointWarning(UserWarning):
+class CheckpointWarning(KontrastWarning):
     """A checkpoint could not be written; the run goes on."""
 
 
@@ -95,18 +95,19 @@ class RunFolder:
         if self.path is None or rank() != 0:
             return
         file = self.path / "metrics.jsonl"
-        kept = []
-        for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-            if not line.endswith("}") or json.loads(line)["step"] >= step:
-                break  # the last line may have been cut off in mid-word
-            kept.append(line + "\n")
-        aside = file.with_suffix(".part")
-        aside.write_text("".join(kept), encoding="utf-8")
-        _sync_file(aside)
-        aside.replace(file)
-        if len(kept) < step:
+        kept = end = 0
+        if file.exists():
+            with file.open("r+b") as lines:  # line by line: after weeks there are millions
+                for line in lines:
+                    done = _step(line)
+                    if done is None or done >= step:
+                        break
+                    kept, end = kept + 1, end + len(line)
+                lines.truncate(end)
+                os.fsync(lines.fileno())
+        if kept < step:
             warn(
-                f"{file} holds {len(kept)} of the {step} steps that are done; what is missing cannot be restored",
+                f"{file} holds {kept} of the {step} steps that are done; what is missing cannot be restored",
                 CheckpointWarning,
                 stacklevel=2,
             )
@@ -118,9 +119,7 @@ class RunFolder:
         finite = {name: value if math.isfinite(value) else None for name, value in row.items()}  # JSON has no NaN
         self._unwritten += json.dumps(finite) + "\n"
         try:
-            if not self._begun:
-                self._begin(self.path)
-            self._write(self.path / "metrics.jsonl")
+            self._append(self.path)
         except OSError as error:
             if not self._warned:
                 self._warned = True
@@ -130,14 +129,18 @@ class RunFolder:
                     stacklevel=2,
                 )
 
-    def _write(self, file: Path) -> None:
-        handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    def _append(self, path: Path) -> None:
+        if not self._begun:
+            self._begin(path)
+        if not self._unwritten:
+            return
+        handle = os.open(path / "metrics.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            data = self._unwritten.encode()
-            written = os.write(handle, data)
-            self._unwritten = data[written:].decode()
+            while self._unwritten:  # a disk that fills takes a part
+                self._unwritten = self._unwritten[os.write(handle, self._unwritten.encode()) :]  # ASCII
         finally:
             os.close(handle)
+        self._warned = False
 
     def save_checkpoint(self, checkpoints: Checkpoints, step: int, state: dict[str, Any]) -> bool:
         """Save, and where the disk refuses say so and go on: the checkpoint before it is whole.
@@ -146,8 +149,9 @@ class RunFolder:
             Whether it was saved.
         """
         try:
-            if self.path is not None:
-                _sync_file(self.path / "metrics.jsonl")  # a checkpoint counts on the metrics before it
+            if self.path is not None:  # a checkpoint counts on the metrics before it
+                self._append(self.path)
+                _sync_file(self.path / "metrics.jsonl")
             checkpoints.save(step, state)
         except OSError as error:
             left = checkpoints.paths()
@@ -175,7 +179,7 @@ class RunFolder:
             }
             aside = self.path / f"{file}.part"
             try:
-                save_file(tensors, aside)
+                aside.write_bytes(save(tensors))  # `save_file` makes files that their owner alone may read
                 _sync_file(aside)
                 aside.replace(self.path / file)
             except (OSError, SafetensorError) as error:
@@ -222,6 +226,15 @@ def load_encoder(encoder: nn.Module, path: str | Path) -> nn.Module:
         )
     unwrapped(encoder).load_state_dict(saved, strict=False)  # compared above, but for state that is no tensor
     return encoder.eval()
+
+
+def _step(line: bytes) -> int | None:
+    """Return the step of a line of metrics; None: it is not whole (cut off in mid-word, or lost in a power cut)."""
+    try:
+        row = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return row["step"] if isinstance(row, dict) else None
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -203,6 +203,11 @@ def _named(entry: Any) -> Mapping[str, Any]:
 def _sentence(error: Exception) -> str:
     """Say in our words what the parser says in its own."""
     text = " ".join(str(error).split())
+    if missing := re.fullmatch(r"the following arguments are required: (\S+)", text):
+        return f"`--{missing[1]}` must be given"
+    if union := re.fullmatch(r'Parser key "(.+?)": .*Subtypes: \[(.*?)\] Errors: .* Given value: (.*)', text):
+        kinds = re.sub(r"<class '(\w+)'>", r"\1", union[2]).replace("NoneType", "null").split(", ")
+        return f"`--{union[1]}` must be of type {' or '.join(kinds)}, got {union[3]}"
     wrong = re.fullmatch(r'Parser key "(.+?)":? .*?Expected an? (.+?)\. Got value: (.*)', text)
     if wrong is None:
         return text
@@ -215,7 +220,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML too
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidValueError(f"`--config` must be a readable JSON or YAML file, got {path}: {error}") from error
+        place, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        sentence = f"{problem} in line {place.line + 1}" if place and problem else error
+        raise InvalidValueError(f"`--config` must be a readable JSON or YAML file, got {path}: {sentence}") from error
     if not isinstance(config, dict):
         raise InvalidValueError(f"`--config` must hold a mapping of options, got {type(config).__name__} in {path}")
     return _parts(config)
@@ -239,7 +246,7 @@ def _from_config(names: Names, known: Sequence[str]) -> dict[str, Any]:
                     break
                 asked, level = names.inner[level], level + 1
                 key, value = inner_key(level), _named(inside)
-        else:
+        elif (key, value) != ("out", None):  # as --print-config writes it where none was given
             values[key] = value
     for name in values:
         if name not in known:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,8 @@ def test_train_writes_a_run_with_what_was_asked(tmp_path: Path, capsys: pytest.C
             "`size` of a queue must be >= 1, got 0",
         ),
         ("simclr --out x --resume yes", "`--resume` must be one of never, auto, got yes"),
-        ("simclr", "out"),
+        ("simclr", "`--out` must be given (see kontrast train simclr --help)"),
+        ("simclr --out x --warmup_epochs nan", "`--warmup_epochs` must be of type float or null, got nan (see"),
         ("", "no method ``"),
     ],
 )
@@ -205,6 +207,30 @@ def test_commands_that_are_none_and_readers_that_leave(capsys: pytest.CaptureFix
     result = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
     assert result.stderr == ""
     assert result.returncode in (0, 141)
+
+
+def test_a_printed_config_is_no_answer_to_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "simclr", "--print-config"]) == 0
+    (tmp_path / "printed.json").write_text(capsys.readouterr().out)
+    assert "`--out` must be given" in _fails(capsys, "train", "--config", str(tmp_path / "printed.json"))
+    (tmp_path / "broken.json").write_text('{"method":\n{broken')
+    broken = _fails(capsys, "train", "--config", str(tmp_path / "broken.json"), "--out", str(tmp_path / "x"))
+    assert "broken.json: expected ',' or '}', but got '<stream end>' in line 2" in broken
+
+
+def test_warnings_are_sentences_on_the_command_line_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    def command(given: list[str]) -> int:
+        for kind in (kontrast.CollapseWarning, DeprecationWarning):
+            said.append(warnings.formatwarning("a disk is full", kind, "/a/run.py", 3))
+        return 0
+
+    monkeypatch.setattr("kontrast.cli._light", command)
+    before = warnings.formatwarning
+    assert main(["list"]) == 0
+    assert said == ["kontrast: a disk is full\n", "/a/run.py:3: DeprecationWarning: a disk is full\n"]
+    assert warnings.formatwarning is before
 
 
 def test_a_config_file_starts_the_same_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """A run that is stopped, whatever by, goes on as if it had not been; what is no checkpoint is refused."""
 
 import json
+import multiprocessing
 import os
 import pickle
 import resource
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 import kontrast as kt
 from kontrast.checkpoint import VERSION, Checkpoints
 from kontrast.plugins.objectives import InfoNCE
+from kontrast.run_folder import CheckpointWarning, RunFolder
 
 KILLING = Path(__file__).parent / "killing.py"
 
@@ -224,6 +226,69 @@ def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
     newest.write_bytes(bytes(damaged))
     with pytest.raises(kt.CheckpointError, match="is truncated or damaged"):
         _run(tmp_path)
+
+
+class StopJob(Stop):
+    """Signals the loader processes first, as a scheduler and torchrun do: the whole job gets it."""
+
+    def run_started(self, progress: kt.Progress) -> None:
+        self.others = set(multiprocessing.active_children())
+
+    def step_ended(self, metrics: Mapping[str, float]) -> None:
+        if metrics["step"] == self.step:
+            loaders = set(multiprocessing.active_children()) - self.others
+            assert len(loaders) == 2
+            for child in loaders:
+                os.kill(int(child.pid or 0), self.number)
+        super().step_ended(metrics)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+def test_a_signal_to_the_whole_job_does_not_take_the_loader_from_the_run(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    stop = StopJob(3, number)
+    with pytest.raises(SystemExit) as left:
+        _run(tmp_path, log_every=1, workers=2, epochs=20, observers=(stop,)).fit()
+    assert left.value.code == 128 + number
+    assert _newest(tmp_path).name == "step-000000005.pt"
+    assert set(multiprocessing.active_children()) == stop.others
+
+
+@pytest.mark.parametrize("rest", [b"\0" * 40, b"\0\xff}\n", b'{"step": 5}', b"[]\n", b'{"step": 5, "lo\n'])
+def test_what_a_power_cut_left_of_the_metrics_is_cut_off(tmp_path: Path, rest: bytes) -> None:
+    file = tmp_path / "metrics.jsonl"
+    lines = b"".join(b'{"step": %d}\n' % step for step in range(5))
+    file.write_bytes(lines + rest + b'{"step": 6}\n')
+    RunFolder(tmp_path, {}).reopen(5)
+    assert file.read_bytes() == lines
+    RunFolder(tmp_path, {}).reopen(3)
+    assert file.read_bytes() == lines[: 3 * len(lines) // 5]
+    with pytest.warns(CheckpointWarning, match="holds 3 of the 4 steps that are done"):
+        RunFolder(tmp_path, {}).reopen(4)
+
+
+def test_no_checkpoint_without_the_metrics_before_it(tmp_path: Path) -> None:
+    """A folder stands where metrics go: they cannot be written, while a checkpoint could."""
+    folder, checkpoints = RunFolder(tmp_path, {}), Checkpoints(tmp_path / "checkpoints")
+    folder.claim()
+    file = tmp_path / "metrics.jsonl"
+    for step in (0, 2):  # it is said each time, not once in a run of weeks
+        folder.log({"step": step})
+        before = file.read_text()
+        file.unlink()
+        file.mkdir()
+        with pytest.warns(CheckpointWarning, match="metrics could not be written"):
+            folder.log({"step": step + 1})
+        with pytest.warns(CheckpointWarning, match=f"no checkpoint could be written after step {step + 2}"):
+            assert not folder.save_checkpoint(checkpoints, step + 2, {})
+        assert not list(tmp_path.glob("checkpoints/*"))
+        file.rmdir()
+        file.write_text(before)
+    assert folder.save_checkpoint(checkpoints, 4, {})
+    assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == list(range(4))
 
 
 @pytest.mark.filterwarnings("ignore:no checkpoint could be written:UserWarning")

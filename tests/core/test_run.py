@@ -2,11 +2,14 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from gloo import GlooPool
 from torch import Tensor, nn
 
 import kontrast as kt
@@ -78,6 +81,17 @@ def test_a_run_of_so_many_steps_ends_in_the_middle_of_an_epoch(tmp_path: Path) -
     assert _run(out=tmp_path, steps=5, resume="auto").start == 5
     with pytest.raises(kt.CheckpointError, match="steps was 5 and is 6"):
         _run(out=tmp_path, steps=6, resume="auto")
+
+
+def test_what_a_run_writes_may_be_read_by_those_whom_the_umask_lets(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        _run(out=tmp_path / "run", epochs=1, warmup_epochs=0).fit()
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert "encoder.safetensors" in modes
+    assert set(modes.values()) == {0o640}
 
 
 def test_the_same_run_gives_the_same_weights_and_another_seed_others() -> None:
@@ -233,6 +247,33 @@ def test_a_run_that_compares_nothing_says_so() -> None:
     run = kt.Run(method, data, augmenter=Jitter(), epochs=1, warmup_epochs=0, batch_size=8, observers=())
     with pytest.raises(kt.IncompatibleError, match="must compare something, and in step 0 no row had a positive"):
         run.fit()
+
+
+class Spare(nn.Module):
+    """Has a layer that it does not use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.spare = nn.Linear(4, 3), nn.Linear(3, 3)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        output: Tensor = self.used(rows)
+        return output
+
+
+def _spare(frozen: bool) -> float:
+    method = kt.Method(Spare(), sampler=kt.InBatch(), objective=NTXent())
+    method.encoder.module.spare.requires_grad_(not frozen)  # type: ignore[union-attr]
+    options: dict[str, Any] = {"epochs": 1, "batch_size": 8, "warmup_epochs": 0, "device": "cpu", "observers": ()}
+    return kt.Run(method, _data(), augmenter=Jitter(), **options).fit()["loss"]
+
+
+def test_weights_that_take_no_part_in_the_loss_are_named_where_processes_share_the_work(gloo: GlooPool) -> None:
+    assert _spare(False) > 0
+    first, second = gloo.run(2, _spare, True)
+    assert first == second > 0
+    with pytest.raises(AssertionError, match=r"encoder\.module\.spare\.weight, .*spare\.bias took none; freeze them"):
+        gloo.run(2, _spare, False)
 
 
 def test_a_run_that_fails_before_its_first_step_leaves_no_run(tmp_path: Path) -> None:

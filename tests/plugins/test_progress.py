@@ -11,6 +11,7 @@ from rich.console import Console
 from torch import nn
 
 import kontrast as kt
+from kontrast.plugins import progress
 from kontrast.plugins.objectives import NTXent
 from kontrast.plugins.progress import ProgressBar, stderr_console
 
@@ -100,6 +101,32 @@ def test_many_epochs_are_at_most_twenty_lines_the_last_among_them(epochs: int, l
     shown = text.getvalue().splitlines()
     assert len(shown) == lines
     assert shown[-1].startswith(f"epoch {epochs}/{epochs}  ")
+
+
+def test_elsewhere_no_minute_passes_without_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("kontrast.plugins.progress.time.monotonic", lambda: now[0])
+    console, text = _console(terminal=False)
+    bar = ProgressBar(console)
+    bar.run_started(kt.Progress(1, 1000, 1, True, None, 100, _method(), 1000))
+    for step in range(100, 1000):
+        now[0] += 25.0  # a step
+        bar.step_ended({"step": step, "epoch": 0, "loss": 0.5})
+    bar.epoch_ended(0, {"loss": 0.5})
+    first, *lines, last = text.getvalue().splitlines()
+    assert first == "resumed after step 100 of 1000"
+    assert len(lines) == 300  # of three steps each
+    assert lines[0] == "step 103/1000  loss 0.5000  75.0 s, 6 h 14 min left"
+    assert lines[1] == "step 106/1000  loss 0.5000  150.0 s, 6 h 12 min left"
+    assert lines[-1] == "step 1000/1000  loss 0.5000  6 h 15 min, 0.0 s left"
+    assert last == "epoch 1/1  loss 0.5000  6 h 15 min"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0 s"), (599.9, "599.9 s"), (601, "10 min"), (3599, "1 h 00 min")]
+)
+def test_lengths_of_time(seconds: float, text: str) -> None:
+    assert progress._span(seconds) == text
 
 
 @pytest.mark.parametrize("terminal", [True, False])
