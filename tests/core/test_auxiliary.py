@@ -127,9 +127,10 @@ def test_cached_it_is_the_same(micro: int, momentum: bool) -> None:
 
 
 def test_cached_on_two_processes_it_is_the_same(gloo: GlooPool) -> None:
-    for both in gloo.run(2, _both, 2, False):
+    ranks = gloo.run(2, _both, 2, False)
+    for both in ranks:
         _same(*both)
-    _same(_both(4, False)[0], both[0])
+    _same(_both(4, False)[0], ranks[0][0])
 
 
 def _same(direct: dict[str, Tensor], cached: dict[str, Tensor]) -> None:
@@ -151,7 +152,7 @@ def _same(direct: dict[str, Tensor], cached: dict[str, Tensor]) -> None:
 def test_a_view_counts_once_where_the_trained_tower_encodes_it(options: dict[str, Any], views: int) -> None:
     method = _method(**options)
     linear = method.encoder.get_submodule("linear")
-    expected = sum(linear(view.inputs).pow(3).sum() for view in _views()[:views])
+    expected = torch.stack([linear(view.inputs).pow(3).sum() for view in _views()[:views]]).sum()
     loss, encoded = method(_views())
     torch.testing.assert_close(loss.reduced().terms["plain"], expected.detach())
     assert all(view.detach().auxiliary is None for view in encoded)
