@@ -1,11 +1,13 @@
 """The command line: list, describe, plugins (light: no torch); train, and what is done with a run afterwards.
 
-Whatever is wrong with the input is one sentence on standard error and exit status 2.
+Whatever is wrong with the input is one sentence on standard error and exit status 2; KONTRAST_TRACEBACK=1 shows the
+traceback before it.
 """
 
 import argparse
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from typing import NoReturn
@@ -47,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KontrastError as error:
+        if os.environ.get("KONTRAST_TRACEBACK") == "1":
+            traceback.print_exception(error)
         sys.stderr.write(_sentence(str(error)))
         return 2
     finally:

@@ -121,7 +121,8 @@ class _Judged:
         parts = (train, data.test) if probe.takes_test else (train,)
         encoder = None if probe.record.frozen else self.encoder
         try:
-            found = probe.function(encoder, *parts, **row.options, **seed)
+            with probe.record.blamed():
+                found = probe.function(encoder, *parts, **row.options, **seed)
         except InvalidValueError as error:
             if row.asked:
                 raise

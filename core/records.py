@@ -2,13 +2,14 @@
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.resources import files
 from typing import Any, ClassVar
 
-from .errors import InvalidValueError, MissingExtraError, PluginError
+from .errors import InvalidValueError, KontrastError, MissingExtraError, PluginError
 
 __all__ = [
     "AdapterRecord",
@@ -99,6 +100,22 @@ class Record:
         if not callable(target):
             raise PluginError(f"{self}: {self.factory} must be callable, got {target!r}")
         return target  # type: ignore[no-any-return]  # callable() narrows Any to nothing more precise
+
+    @contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Name this record and its provider where its factory raises something that is not kontrast's own sentence.
+
+        Raises:
+            PluginError: with what was raised as its cause.
+        """
+        try:
+            yield
+        except KontrastError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"{self} raised {type(error).__name__}: {error}; KONTRAST_TRACEBACK=1 shows where"
+            ) from error
 
     def signature(self) -> inspect.Signature:
         """Import the factory and return its signature, with annotations as types."""

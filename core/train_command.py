@@ -1,6 +1,7 @@
 """`kontrast train`: build the parts a run is made of, by name, and run it."""
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -58,7 +59,8 @@ def train(given: list[str]) -> int:
             )
             return 0
         raise UnknownNameError("method", "", known, hint="; write kontrast train METHOD ...")
-    method_factory = get_record(MethodRecord, names.chosen["method"]).load()
+    method_record = get_record(MethodRecord, names.chosen["method"])
+    method_factory = method_record.load()
     adapter = _adapter(names.chosen.setdefault("adapter", "vision"))
     for part in ("data", "encoder", "augmenter"):
         names.chosen.setdefault(part, getattr(adapter, f"default_{part}"))
@@ -80,19 +82,23 @@ def train(given: list[str]) -> int:
         refuse_missing(f"the {part} `{names.chosen[part]}`", make, {"encoder"} if part == "method" else ())
     splits: Splits[Data] | None = None if names.wants == "help" else adapter.load(names.chosen["data"])
     about = {} if splits is None else splits.about  # what the data say of channels or size is a default
+    with method_record.blamed():
+        probe = look_at(method_factory)
     factories = {
         "method": Factory(method_factory, no_options(method_factory) | {"encoder"}),
         "encoder": Factory(encoder_factory, no_options(encoder_factory), about),
         "augmenter": Factory(augmenter_factory, no_options(augmenter_factory), about),
         "optimizer": Factory(optimizer_factory, no_options(optimizer_factory)),
-        **_own_parts(names, look_at(method_factory)),
+        **_own_parts(names, probe),
         **_inner_parts(names),
     }
     options = parse(names, factories)
     if names.wants != "help":
         # Sampler and objective as this method has them, its own options taken: what differs from that was asked for.
         chosen = vars(options["method"]) if "method" in options else {}  # a method may have no options
-        factories |= _own_parts(names, look_at(method_factory, **chosen))
+        with method_record.blamed():
+            probe = look_at(method_factory, **chosen)
+        factories |= _own_parts(names, probe)
         options = parse(names, factories)
     parts: dict[str, dict[str, Any]] = {
         part: {name: value for name, value in vars(options[part]).items() if f"{part}.{name}" not in factories}
@@ -108,8 +114,12 @@ def train(given: list[str]) -> int:
     assert splits is not None
     check_seed(run_options["seed"])
     torch.manual_seed(run_options["seed"])  # weights are drawn after the seed is set
-    method = method_factory(as_encoder(encoder_factory(**parts["encoder"])), **parts["method"])
-    augmenter = augmenter_factory(**parts["augmenter"])
+    with get_record(EncoderRecord, names.chosen["encoder"]).blamed():
+        encoder = encoder_factory(**parts["encoder"])
+    with method_record.blamed():
+        method = method_factory(as_encoder(encoder), **parts["method"])
+    with get_record(AugmenterRecord, names.chosen["augmenter"]).blamed():
+        augmenter = augmenter_factory(**parts["augmenter"])
     if not isinstance(method, Method) or not isinstance(augmenter, Augmenter):
         raise InvalidValueError(
             f"the factories of `{names.chosen['method']}` and `{names.chosen['augmenter']}` must return a "
@@ -117,7 +127,8 @@ def train(given: list[str]) -> int:
         )
     _exchange(method, names, factories, parts)
     observers = [name for name in run_options.pop("observers").split(",") if name]
-    optimizer = optimizer_factory(**parts["optimizer"])
+    with get_record(OptimizerRecord, names.chosen["optimizer"]).blamed():
+        optimizer = optimizer_factory(**parts["optimizer"])
     if not isinstance(optimizer, OptimizerSettings):
         raise InvalidValueError(
             f"the factory of optimizer `{names.chosen['optimizer']}` must return kontrast.OptimizerSettings, "
@@ -211,7 +222,10 @@ def _exchange(method: Method, names: Names, factories: dict[str, Factory], parts
             sampler = made
     if "objective" in names.chosen or parts.get("objective", {}) != _settings(factories, "objective"):
         refuse_missing("another objective of this kind", factories["objective"].make)
-        built = factories["objective"].make(**parts["objective"])
+        named = "objective" in names.chosen  # else it is the method's own
+        blamed = get_record(ObjectiveRecord, names.chosen["objective"]).blamed() if named else nullcontext()
+        with blamed:
+            built = factories["objective"].make(**parts["objective"])
         if not isinstance(built, Objective):
             raise InvalidValueError(f"an objective's factory must return a kontrast.Objective, got {built!r}")
         objective = built
@@ -254,7 +268,10 @@ def _config(
 
 
 def _adapter(name: str) -> Adapter:
-    adapter = get_record(AdapterRecord, name).load()()
+    record = get_record(AdapterRecord, name)
+    make = record.load()
+    with record.blamed():
+        adapter = make()
     if not isinstance(adapter, Adapter):
         raise InvalidValueError(f"the factory of adapter `{name}` must return a kontrast.Adapter, got {adapter!r}")
     return adapter
