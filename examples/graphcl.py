@@ -68,6 +68,7 @@ def main() -> None:
         batch_size=options.batch_size,
         optimizer=kt.AdamW(0.01, weight_decay=0.0),
         warmup_epochs=0,
+        schedule="constant",  # as the paper trains
         drop_last=False,
         seed=options.seed,
         out=out,
