@@ -210,6 +210,14 @@ def test_what_a_factory_raises_in_a_command_names_its_plugin_and_keeps_the_cause
     assert "in make\n" in shown.stderr
 
 
+def test_a_requirement_that_is_met_and_what_is_printed_at_import(tmp_path: Path) -> None:
+    install(tmp_path / "site", "good", f"print('hello')\n{GOOD}", requires="kontrast>=0.0.1")
+    listed = run("-m", "kontrast", "list", "objectives", sites=[tmp_path / "site"])
+    assert (listed.returncode, listed.stderr) == (0, "hello\n")
+    assert "It works" in listed.stdout
+    assert "hello" not in listed.stdout
+
+
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python", "sh", "-c")
 
 
