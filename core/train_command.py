@@ -1,7 +1,7 @@
 """`kontrast train`: build the parts a run is made of, by name, and run it."""
 
 import json
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from .records import (
     ObjectiveRecord,
     OptimizerRecord,
     RecipeRecord,
+    Record,
     SamplerRecord,
 )
 from .registry import get_record, get_records
@@ -216,20 +217,25 @@ def _exchange(method: Method, names: Names, factories: dict[str, Factory], parts
         for level in range(len(names.inner), -1, -1):  # from the innermost on
             make, settings = factories[inner_key(level)].make, parts[inner_key(level)]
             refuse_missing(f"another {type(method.sampler).__name__}", make, {"inner"})
-            made = make(**settings, **({"inner": sampler} if "inner" in parameters(make) else {}))
+            around = {"inner": sampler} if "inner" in parameters(make) else {}
+            with _blamed(SamplerRecord, names.inner[level - 1] if level else names.chosen.get("sampler")):
+                made = make(**settings, **around)
             if not isinstance(made, PairSampler):
                 raise InvalidValueError(f"a sampler's factory must return a kontrast.PairSampler, got {made!r}")
             sampler = made
     if "objective" in names.chosen or parts.get("objective", {}) != _settings(factories, "objective"):
         refuse_missing("another objective of this kind", factories["objective"].make)
-        named = "objective" in names.chosen  # else it is the method's own
-        blamed = get_record(ObjectiveRecord, names.chosen["objective"]).blamed() if named else nullcontext()
-        with blamed:
+        with _blamed(ObjectiveRecord, names.chosen.get("objective")):
             built = factories["objective"].make(**parts["objective"])
         if not isinstance(built, Objective):
             raise InvalidValueError(f"an objective's factory must return a kontrast.Objective, got {built!r}")
         objective = built
     method.exchange(sampler=sampler, objective=objective)
+
+
+def _blamed(kind: type[Record], name: str | None) -> AbstractContextManager[None]:
+    """Return what names the plugin of a part that was asked for by name; the method's own parts are kontrast's."""
+    return nullcontext() if name is None else get_record(kind, name).blamed()
 
 
 def _settings(factories: dict[str, Factory], part: str) -> dict[str, Any]:

@@ -196,17 +196,20 @@ def test_the_order_is_that_of_names_whatever_the_folders_and_the_installation(tm
 
 
 def test_what_a_factory_raises_in_a_command_names_its_plugin_and_keeps_the_cause(tmp_path: Path) -> None:
-    install(tmp_path / "site", "bad-factory", BROKEN["bad-factory"][0])
-    train = ("-m", "kontrast", "train", "simclr", "--data", "digits", "--objective", "raises", "--out", "run")
-    done = run(*train, sites=[tmp_path / "site"], folder=tmp_path)
+    hooks = BROKEN["bad-factory"][0]
+    install(tmp_path / "site", "bad-factory", hooks)
+    install(tmp_path / "site", "bad-sampler", hooks.replace("objectives", "samplers").replace("Objective", "Sampler"))
+    train = ("-m", "kontrast", "train", "simclr", "--data", "digits", "--out", "run")
+    done = run(*train, "--objective", "raises", sites=[tmp_path / "site"], folder=tmp_path)
     sentence = (
-        "kontrast: objective `raises` of plugin `bad-factory` (bad-factory 1.2) raised OSError: no licence; "
+        "kontrast: {0} `raises` of plugin `bad-{1}` (bad-{1} 1.2) raised OSError: no licence; "
         "KONTRAST_TRACEBACK=1 shows where\n"
     )
-    assert (done.returncode, done.stderr) == (2, sentence)
-    shown = run(*train, sites=[tmp_path / "site"], folder=tmp_path, environment={"KONTRAST_TRACEBACK": "1"})
+    assert (done.returncode, done.stderr) == (2, sentence.format("objective", "factory"))
+    environment = {"KONTRAST_TRACEBACK": "1"}
+    shown = run(*train, "--sampler", "raises", sites=[tmp_path / "site"], folder=tmp_path, environment=environment)
     assert shown.returncode == 2
-    assert shown.stderr.endswith(sentence)
+    assert shown.stderr.endswith(sentence.format("sampler", "sampler"))
     assert "in make\n" in shown.stderr
 
 
