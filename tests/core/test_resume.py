@@ -229,17 +229,21 @@ def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
 
 
 class StopJob(Stop):
-    """Signals the loader processes first, as a scheduler and torchrun do: the whole job gets it."""
+    """Has another process signal the loader processes, as a scheduler does, and steps later its own.
+
+    In between the run needs more batches than are loaded ahead.
+    """
 
     def run_started(self, progress: kt.Progress) -> None:
         self.others = set(multiprocessing.active_children())
 
     def step_ended(self, metrics: Mapping[str, float]) -> None:
-        if metrics["step"] == self.step:
+        if metrics["step"] == self.step - 9:
             loaders = set(multiprocessing.active_children()) - self.others
             assert len(loaders) == 2
-            for child in loaders:
-                os.kill(int(child.pid or 0), self.number)
+            # Not by `os.kill` from here: torch's loader processes take a SIGTERM of their parent for a friendly end.
+            send = f"import os; [os.kill(pid, {int(self.number)}) for pid in {[child.pid for child in loaders]}]"
+            subprocess.run([sys.executable, "-S", "-c", send], check=True)
         super().step_ended(metrics)
 
 
@@ -249,11 +253,11 @@ class StopJob(Stop):
 def test_a_signal_to_the_whole_job_does_not_take_the_loader_from_the_run(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    stop = StopJob(3, number)
+    stop = StopJob(12, number)
     with pytest.raises(SystemExit) as left:
         _run(tmp_path, log_every=1, workers=2, epochs=20, observers=(stop,)).fit()
     assert left.value.code == 128 + number
-    assert _newest(tmp_path).name == "step-000000005.pt"
+    assert _newest(tmp_path).name == "step-000000014.pt"
     assert set(multiprocessing.active_children()) == stop.others
 
 
