@@ -143,6 +143,7 @@ def kontrast_samplers() -> list[SamplerRecord]:
     home = "kontrast.plugins.samplers"
     return [
         SamplerRecord("debiased", "kontrast:Debiased", "Correct for negatives that are none", "arXiv:2007.00224"),
+        SamplerRecord("elements", "kontrast:Elements", "Elements inside samples in the place of samples"),
         SamplerRecord(
             "guided-negatives",
             f"{home}:GuidedNegatives",
@@ -154,6 +155,12 @@ def kontrast_samplers() -> list[SamplerRecord]:
             "hardest-negatives", "kontrast:HardestNegatives", "The top-scoring negatives alone", "arXiv:1503.03832"
         ),
         SamplerRecord("in-batch", "kontrast:InBatch", "All other rows of the batch, of all processes"),
+        SamplerRecord(
+            "local-global",
+            f"{home}:LocalGlobal",
+            "Each element against the pooled rows of all samples",
+            "arXiv:1808.06670",
+        ),
         SamplerRecord(
             "nearest-neighbors",
             f"{home}:NearestNeighbors",

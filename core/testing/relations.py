@@ -11,18 +11,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kontrast import Block, Encoded, Pairs, Similarity
+from kontrast import Block, Encoded, Pairs, Similarity, elements
 
 from .scene import SIZE, dressed
 
-__all__ = ["KEYS", "Compared", "Dress", "Row", "Step", "compared", "relations", "steps"]
+__all__ = ["KEYS", "Compared", "Dress", "Row", "Step", "compared", "element", "relations", "steps"]
 
 
 Dress = Callable[[list[Encoded]], list[Encoded]]
 
 
 class Row(NamedTuple):
-    """Which embedding a row is; a target's of a copy goes by the copy, one of another stream by its id there."""
+    """Which embedding a row is; a target's of a copy goes by the copy, one of another stream by its id there, one of
+    the element inside a sample by the stream `dense`.
+    """
 
     step: int
     sample: int
@@ -82,20 +84,31 @@ def steps(
         own = mine[number] if mine else slice(None)
 
         def samples(of: slice, online: Tensor = online, other: Tensor = other, ids: Tensor = ids) -> list[Encoded]:
-            encoded = dressed(online[:, of], ids[of])
+            encoded = [element(view) for view in dressed(online[:, of], ids[of])]
             if target:
-                streams = dressed(other[:, of], ids[of])
+                streams = [element(view) for view in dressed(other[:, of], ids[of])]
                 encoded = [
                     replace(e, streams={"target": replace(s, copies=e.copies)})
                     for e, s in zip(encoded, streams, strict=True)
                 ]
             return encoded if dress is None else dress(encoded)
 
-        for view, encoded in enumerate(samples(slice(None)) if dress else ()):
+        for view, encoded in enumerate(samples(slice(None))):
+            for holder in (encoded, *encoded.streams.values()):
+                inside = elements(holder) if holder.dense is not None else None
+                if inside is not None and inside.rows is not None and inside.groups is not None:
+                    for sample, row in zip(inside.groups.tolist(), inside.rows, strict=True):
+                        known.setdefault(_bytes(row), Row(number, sample, view, "dense"))
             for name, stream in encoded.streams.items():
                 for sample, row in zip(stream.ids.tolist(), () if stream.rows is None else stream.rows, strict=False):
                     known.setdefault(_bytes(row), Row(number, sample, view, name))
         yield Step(samples(own), known)
+
+
+def element(encoded: Encoded) -> Encoded:
+    """Return a view whose samples have one element inside each, its row read backwards."""
+    assert encoded.rows is not None
+    return replace(encoded, dense=encoded.rows.flip(1)[:, None])
 
 
 def compared(pairs: Sequence[Pairs], step: Step) -> Iterator[Compared]:

@@ -21,7 +21,7 @@ from kontrast import (
 from .checks import ConformanceError
 from .objective_ranks import same_gradient, same_loss
 from .processes import processes
-from .relations import Compared, Dress, Row, relations, steps
+from .relations import Compared, Dress, Row, element, relations, steps
 from .sampler import SamplerCase
 from .scene import Measured, commit, learned, measured, pairs_of, scored
 
@@ -64,6 +64,8 @@ def on_rank(sampler: PairSampler, similarity: Similarity, dress: Dress | None) -
         encoded = step.encoded
         leaves = torch.stack([view.rows for view in encoded if view.rows is not None]).requires_grad_()
         encoded = [replace(view, rows=leaf) for view, leaf in zip(encoded, leaves, strict=True)]
+        if dress is None:  # else the elements are as the author made them
+            encoded = [element(view) for view in encoded]
         pairs = pairs_of(sampler, similarity, encoded)
         found = measured(scored(objective, pairs), leaves, similarity, sampler)
         done.append(Ranked(frozenset(encoded[0].ids.tolist()), relations(pairs, step), found))

@@ -27,12 +27,11 @@ class LocalGlobal(PairSampler):
 
     def pairs(self, encoded: Sequence[Encoded]) -> list[Pairs]:
         """Return one Pairs per view, the samples' rows gathered over ranks."""
-        return [
-            Pairs.between(
-                elements(view),
-                across_ranks(replace(view, groups=view.ids, dense=None, owner=None)),
-                match="groups",  # of an element, the sample it is part of
-                weight=1 / len(encoded),
-            )
-            for view in encoded
-        ]
+        made = []
+        for view in encoded:
+            inside = elements(view)
+            assert inside.groups is not None
+            local = replace(inside, ids=inside.groups)  # an element goes by the sample it is part of
+            whole = across_ranks(replace(view, dense=None, owner=None))
+            made.append(Pairs.between(local, whole, weight=1 / len(encoded)))
+        return made

@@ -61,9 +61,10 @@ def test_describe_gives_parameters_with_type_default_and_meaning(capsys: pytest.
     ("name", "lines"),
     [
         ("queue", ["  wraps        another sampler", "  gives        negatives", "inner      PairSampler  required"]),
-        ("info-nce", ["  needs        negatives", "  goes with    samplers debiased, hard-negatives,"]),
-        ("jensen-shannon", ["  goes with    samplers hardest-negatives, in-batch, "]),
+        ("info-nce", ["  needs        negatives", "  goes with    samplers debiased, elements, hard-negatives,"]),
+        ("jensen-shannon", ["  goes with    samplers elements, hardest-negatives, in-batch, local-global"]),
         ("positives", ["  gives        positives alone", "  goes with    objectives cosine-regression, vicreg"]),
+        ("elements", ["  wraps        another sampler", "  goes with    objectives alignment-uniformity, "]),
         ("moco-v2", ["  sampler      Queue( size=65536", "  objective    InfoNCE(temperature=0.2)"]),
         ("clip", ["  needs        image_encoder, text_encoder"]),
         ("gin", ["  goes with    adapter graph", "  install      pip install 'kontrast[graph]'"]),
@@ -184,6 +185,34 @@ def test_train_refuses_in_one_sentence(
 def test_methods_of_every_domain_train(arguments: list[str], tmp_path: Path) -> None:
     assert main(["train", *arguments, "--batch_size", "60", "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "encoder.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kinds"),
+    [
+        (
+            "graphcl --augmenter grace-views --sampler elements --sampler.inner in-batch --objective nt-xent",
+            ["Elements", "InBatch"],
+        ),
+        (
+            "grace --augmenter grace-views --sampler queue --sampler.size 99 --sampler.inner elements "
+            "--sampler.inner.inner positives --objective info-nce",
+            ["Queue", "Elements", "Positives"],
+        ),
+        (
+            "graphcl --augmenter identity --augmenter.num_views 1 --sampler local-global --objective jensen-shannon",
+            ["LocalGlobal"],
+        ),
+    ],
+)
+def test_elements_inside_samples_are_compared_by_name(
+    arguments: str, kinds: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samplers: list[PairSampler] = []
+    monkeypatch.setattr(train_command, "Run", _keeping(samplers))
+    shared = f"--adapter graph --encoder gcn --batch_size 500 --epochs 1 --encoder.hidden_size 4 --out {tmp_path}/run"
+    assert main(["train", *arguments.split(), *shared.split()]) == 0
+    assert [type(part).__name__ for part in samplers[0].modules()] == kinds
 
 
 def test_train_help_shows_every_parameter(capsys: pytest.CaptureFixture[str]) -> None:
