@@ -9,20 +9,20 @@ with warnings.catch_warnings():  # torch_geometric still decorates by torch.jit.
 
 from kontrast.adapters.graph.adapter import GraphAdapter
 from kontrast.adapters.graph.data import GraphData, graphs
+from kontrast.adapters.graph.edges import EdgePerturbation
 from kontrast.adapters.graph.edit import Edit, GraphTransform, GraphViews
 from kontrast.adapters.graph.ego import EgoSubgraphs
 from kontrast.adapters.graph.encoders import GAT, GCN, GIN, GraphEncoder
+from kontrast.adapters.graph.graphcl import graphcl_views
 from kontrast.adapters.graph.node_views import EdgeDropping, FeatureMasking, Together, grace_views
 from kontrast.adapters.graph.read import load
 from kontrast.adapters.graph.structural import StructuralGIN
 from kontrast.adapters.graph.transforms import (
     AttributeMasking,
-    EdgePerturbation,
     NodeDropping,
     OneOf,
     Subgraph,
     Unchanged,
-    graphcl_views,
 )
 
 __all__ = [

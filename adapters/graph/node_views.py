@@ -8,8 +8,8 @@ from torch import Tensor
 
 import kontrast as kt
 from kontrast.adapters.graph.batch import GraphBatch
+from kontrast.adapters.graph.chance import per_edge
 from kontrast.adapters.graph.edit import Edit, GraphTransform, GraphViews
-from kontrast.adapters.graph.transforms import per_edge
 
 __all__ = ["EdgeDropping", "FeatureMasking", "Together", "grace_views"]
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch_geometric.utils import to_dense_adj
 
 import kontrast as kt
-from kontrast.adapters.graph.batch import GraphBatch, graph_batch, node_number
+from kontrast.adapters.graph.batch import GraphBatch, graph_batch, node_number, true_at
 from kontrast.adapters.graph.edit import Part, check_graphs
 from kontrast.adapters.graph.encoders import GIN, Readout
 
@@ -75,6 +75,9 @@ def positional(graphs: GraphBatch, size: int) -> Tensor:
     Args:
         graphs: undirected.
         size: eigenvectors, K. Memory n x n per graph.
+
+    Raises:
+        InvalidValueError: if a graph has an edge in one direction alone; says which of the batch it is.
     """
     counts = graphs.ptr.diff()
     rows = torch.zeros(len(graphs.batch), size, device=counts.device)
@@ -83,6 +86,12 @@ def positional(graphs: GraphBatch, size: int) -> Tensor:
         part = Part(graphs, counts == nodes)
         dense = to_dense_adj(part.edge_index, part.batch, batch_size=len(part.ptr) - 1)
         dense = dense.clamp(max=1).reshape(-1, nodes, nodes) if len(part.edges) else rows.new_zeros(1, nodes, nodes)
+        if (one_way := (dense != dense.mT).flatten(1).any(1)).any():
+            number = int(true_at(counts == nodes)[one_way.expand(len(part.ptr) - 1)][0])
+            raise kt.InvalidValueError(
+                f"edges must stand there in both directions, and graph {number} of this batch has one that does not; "
+                "apply torch_geometric.transforms.ToUndirected"
+            )
         root = dense.sum(2).clamp(min=1).sqrt()
         # Eigenvectors of a repeated eigenvalue, and every sign, are arbitrary: irregular numbers of the nodes settle
         # both, or rounding would, and otherwise in every batch.

@@ -15,37 +15,18 @@ import kontrast as kt
 from kontrast.adapters.graph.batch import (
     GraphBatch,
     argsort,
-    columns,
-    edge_owner,
     lowest,
-    node_number,
     offsets,
     ranges,
-    seen_before,
     true_at,
 )
-from kontrast.adapters.graph.edit import Edit, GraphTransform, GraphViews, Part
+from kontrast.adapters.graph.chance import part_of, per_edge, per_node, share
+from kontrast.adapters.graph.edit import Edit, GraphTransform, Part
 
-__all__ = ["AttributeMasking", "EdgePerturbation", "NodeDropping", "OneOf", "Subgraph", "Unchanged", "graphcl_views"]
+__all__ = ["AttributeMasking", "NodeDropping", "OneOf", "Subgraph", "Unchanged"]
 
-# Streams of random numbers, so that transforms of one view do not draw the same.
-NODES, EDGES, NEW_EDGES, MASK, NOISE, SEED, GROWTH, CHOICE = range(1, 9)
-MOST_CANDIDATES = 64  # pairs drawn for each edge to add, where nearly all nodes are joined already
-
-
-def per_node(graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int, stream: int) -> Tensor:
-    """Return 40 random bits of each node, int64 [N]."""
-    return draws.bits(ids, graphs.batch, node_number(graphs), view=view, stream=stream)
-
-
-def per_edge(graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int, stream: int) -> Tensor:
-    """Return 40 random bits of each edge, the same in both directions, int64 [E]."""
-    owner = edge_owner(graphs)
-    first = graphs.ptr.index_select(0, owner)
-    start, end = graphs.edge_index
-    low, high = torch.minimum(start, end).sub_(first), torch.maximum(start, end).sub_(first)
-    nodes = graphs.ptr.diff().index_select(0, owner)
-    return draws.bits(ids, owner, low.mul_(nodes).add_(high), view=view, stream=stream)
+# Streams of random numbers, so that transforms of one view do not draw the same; edge perturbation has 2 and 3.
+NODES, MASK, NOISE, SEED, GROWTH, CHOICE = 1, 4, 5, 6, 7, 8
 
 
 class Unchanged(GraphTransform):
@@ -70,68 +51,12 @@ class NodeDropping(GraphTransform):
 
     def __init__(self, ratio: float = 0.1, *, num_views: int = 2) -> None:
         super().__init__(num_views)
-        self.ratio = _share(ratio, "ratio")
+        self.ratio = share(ratio, "ratio")
 
     def edit(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int) -> Edit:
         """Drop floor(ratio x nodes) nodes of each graph."""
         bits = per_node(graphs, ids, draws, view, NODES)
-        return Edit(nodes=~lowest(graphs.batch, bits, _part(graphs.ptr.diff(), self.ratio)))
-
-
-class EdgePerturbation(GraphTransform):
-    """A share of each graph's undirected edges goes, and as many new ones come between nodes that had none.
-
-    Args:
-        ratio: share of edges that go, in [0, 1).
-        add: whether new ones come. In a graph that is nearly complete fewer come, since there is no room.
-        num_views: copies per graph.
-
-    Source:
-        You et al. 2020, arXiv:2010.13902, section 3.1. Its code adds none (`add=False`).
-    """
-
-    def __init__(self, ratio: float = 0.1, *, add: bool = True, num_views: int = 2) -> None:
-        super().__init__(num_views)
-        self.ratio = _share(ratio, "ratio")
-        self.add = add
-
-    def edit(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int) -> Edit:
-        """Exchange floor(ratio x edges) undirected edges of each graph; self-loops stay."""
-        start, end = graphs.edge_index
-        # A self-loop is nobody's edge: it gets an owner beyond the graphs, of whose edges none is wanted.
-        owner = edge_owner(graphs).masked_fill_(start == end, len(ids))
-        edges = torch.bincount(owner, minlength=len(ids) + 1)[:-1] // 2
-        leaving = _part(edges, self.ratio)
-        # Both directions of an edge have one rank, so they go together.
-        gone = lowest(owner, per_edge(graphs, ids, draws, view, EDGES), torch.cat([2 * leaving, leaving.new_zeros(1)]))
-        new = self._new_edges(graphs, ids, draws, view, leaving, edges) if self.add else None
-        return Edit(edges=~gone, new_edges=new)
-
-    def _new_edges(
-        self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int, wanted: Tensor, edges: Tensor
-    ) -> Tensor:
-        counts = graphs.ptr.diff()
-        pairs = counts * (counts - 1) // 2
-        room = (pairs - edges).clamp_(min=0)
-        wanted = torch.minimum(wanted, room)
-        # So many that three of them are right for each that is wanted, on average.
-        drawn = wanted * (3 * pairs / room.clamp(min=1)).ceil_().clamp_(max=MOST_CANDIDATES).long()
-        owner = torch.repeat_interleave(drawn)
-        number = ranges(torch.zeros_like(drawn), drawn)
-        first, counts = graphs.ptr[:-1].index_select(0, owner), counts.index_select(0, owner)
-        one, step = (
-            draws.bits(ids, owner, 2 * number + side, view=view, stream=NEW_EDGES) * (counts - side) >> 40
-            for side in (0, 1)
-        )
-        other = (one + step + 1) % counts
-        low, high = torch.minimum(one, other).add_(first), torch.maximum(one, other).add_(first)
-        nodes = len(graphs.batch)
-        taken = graphs.edge_index[0] * nodes + graphs.edge_index[1]
-        right = ~seen_before(torch.cat([taken, low * nodes + high]))[len(taken) :]
-        before = offsets(right.long())
-        right &= before[1:] - before.index_select(0, offsets(drawn)[:-1].index_select(0, owner)) <= wanted[owner]
-        new = columns(torch.stack([low, high]), true_at(right))
-        return torch.cat([new, new.flip(0)], 1)
+        return Edit(nodes=~lowest(graphs.batch, bits, part_of(graphs.ptr.diff(), self.ratio)))
 
 
 class AttributeMasking(GraphTransform):
@@ -149,13 +74,13 @@ class AttributeMasking(GraphTransform):
 
     def __init__(self, ratio: float = 0.1, *, mean: float = 0.5, std: float = 0.5, num_views: int = 2) -> None:
         super().__init__(num_views)
-        self.ratio = _share(ratio, "ratio")
+        self.ratio = share(ratio, "ratio")
         self.mean, self.std = mean, std
 
     def edit(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int) -> Edit:
         """Replace the features of floor(ratio x nodes) nodes of each graph."""
         bits = per_node(graphs, ids, draws, view, MASK)
-        at = true_at(lowest(graphs.batch, bits, _part(graphs.ptr.diff(), self.ratio)))
+        at = true_at(lowest(graphs.batch, bits, part_of(graphs.ptr.diff(), self.ratio)))
         x = graphs.x
         features = x.shape[1]
         keys = kt.key(ids.index_select(0, graphs.batch.index_select(0, at)), bits.index_select(0, at))
@@ -195,7 +120,7 @@ class Subgraph(GraphTransform):
 
     def edit(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int) -> Edit:
         """Keep the grown part."""
-        size = _part(graphs.ptr.diff(), self.keep) + 1
+        size = part_of(graphs.ptr.diff(), self.keep) + 1
         uniform = draws.uniform(ids, 1, view=view, stream=SEED)[:, 0].double()
         seeds = graphs.ptr[:-1] + (uniform * graphs.ptr.diff()).long()
         bits = per_edge(graphs, ids, draws, view, GROWTH)
@@ -255,41 +180,3 @@ class OneOf(GraphTransform):
                 part = Part(graphs, chosen)
                 parts.append((transform.edit(part, ids[chosen], draws, view), part))
         return Edit.joined(graphs, parts)
-
-
-def graphcl_views(ratio: float = 0.1, keep: float = 0.2, choices: int = 4, paper_code: bool = False) -> kt.Augmenter:
-    """Return GraphCL's pair of views: the graph as it is, and one augmentation drawn for each graph.
-
-    Args:
-        ratio: share of nodes dropped, edges exchanged or attributes masked, in [0, 1).
-        keep: share of nodes that a subgraph keeps, in (0, 1].
-        choices: 2: node dropping and subgraph; 3: edge perturbation too; 4: attribute masking too.
-        paper_code: as the authors' code, not as the paper: edges are removed and none added, and subgraphs end at the
-            seed's neighbours.
-
-    Raises:
-        InvalidValueError: if a parameter is out of range.
-
-    Source:
-        You et al. 2020, arXiv:2010.13902; `random2` to `random4` of its unsupervised setting.
-    """
-    if choices not in (2, 3, 4):
-        raise kt.InvalidValueError(f"`choices` must be 2, 3 or 4, got {choices!r}")
-    transforms = (
-        NodeDropping(ratio),
-        Subgraph(keep, hops=1 if paper_code else 0),
-        EdgePerturbation(ratio, add=not paper_code),
-        AttributeMasking(ratio),
-    )
-    return GraphViews(Unchanged(), OneOf(*transforms[:choices]))
-
-
-def _part(counts: Tensor, share: float) -> Tensor:
-    """Return floor(share x count), int64; a product such as 0.1 x 30 counts as the 3 that it means."""
-    return torch.floor(share * counts.double() + 1e-9).long()
-
-
-def _share(value: float, name: str) -> float:
-    if not 0 <= value < 1:
-        raise kt.InvalidValueError(f"`{name}` must be in [0, 1), got {value!r}")
-    return value
