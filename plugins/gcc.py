@@ -29,7 +29,10 @@ def gcc(
 
     Source:
         Qiu et al. 2020, arXiv:2006.09963, sections 3.2 and 3.3 ("MoCo" there). A sample's own old keys are not among
-        its negatives, and the queue starts empty.
+        its negatives, and the queue starts empty. The code's read-out adds up one Linear of each layer's sum and of
+        the input's, with dropout, and that is its representation; here the representation is the layers' sums side by
+        side, and the projector, one Linear of them, the embedding: the same sum of Linears, without the input's and
+        without dropout. Walks: see `EgoSubgraphs`; samples that are nodes of one large graph: `EgoNetworks`.
     """
     return kt.Method(
         encoder=encoder,

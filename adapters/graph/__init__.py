@@ -12,6 +12,7 @@ from kontrast.adapters.graph.data import GraphData, graphs
 from kontrast.adapters.graph.edges import EdgePerturbation
 from kontrast.adapters.graph.edit import Edit, GraphTransform, GraphViews
 from kontrast.adapters.graph.ego import EgoSubgraphs
+from kontrast.adapters.graph.ego_networks import EgoNetworks, EgoViews
 from kontrast.adapters.graph.encoders import GAT, GCN, GIN, GraphEncoder
 from kontrast.adapters.graph.graphcl import graphcl_views
 from kontrast.adapters.graph.node_views import EdgeDropping, FeatureMasking, Together, grace_views
@@ -33,7 +34,9 @@ __all__ = [
     "EdgeDropping",
     "EdgePerturbation",
     "Edit",
+    "EgoNetworks",
     "EgoSubgraphs",
+    "EgoViews",
     "FeatureMasking",
     "GraphAdapter",
     "GraphData",

@@ -1,0 +1,115 @@
+"""The nodes of one large graph as samples of GCC: each is what walks around it visit.
+
+Shapes: B samples, N nodes and E directed edges of the large graph, M nodes of all subgraphs of a batch.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data as Graph
+
+import kontrast as kt
+from kontrast.adapters.graph.batch import GraphBatch, graph_batch, offsets, ranges
+from kontrast.adapters.graph.data import graphs
+from kontrast.adapters.graph.ego import Around, EgoSubgraphs
+
+__all__ = ["EgoNetworks", "EgoViews"]
+
+
+class EgoNetworks:
+    """The nodes of one graph as a data set; a sample's id is its node's number.
+
+    A run takes `augmenter=networks.views()` with it, whose walks go through the whole graph, anew for every view. What
+    `batch` gives, and evaluation reads, is one more walk around each node, the same every time.
+
+    Args:
+        item: the graph, undirected.
+        walks: around a node; their `power` says how much longer they are around hubs.
+        labels: of nodes, int64 [N]; by default the graph's `y`, where it has one integer per node.
+
+    Raises:
+        InvalidValueError: as `graphs`, or if there is not one label per node.
+
+    Source:
+        Qiu et al. 2020, arXiv:2006.09963, section 3.1. Differs from it: an epoch has every node once, where the code
+        draws nodes with a chance that grows with their degree.
+    """
+
+    def __init__(self, item: Graph, *, walks: EgoSubgraphs | None = None, labels: Tensor | None = None) -> None:
+        data = graphs([item])
+        nodes = int(data.num_nodes[0])
+        y = item.y
+        if labels is None and isinstance(y, Tensor) and y.shape == (nodes,) and not y.is_floating_point():
+            labels = y.long()
+        if labels is not None and (labels.shape != (nodes,) or labels.dtype != torch.int64):
+            raise kt.InvalidValueError(
+                f"`labels` must be int64 [{nodes}], one per node, got {labels.dtype} {list(labels.shape)}"
+            )
+        self.labels = labels
+        self.walks = EgoSubgraphs() if walks is None else walks
+        self._x, self._around = data.x, Around.of(data.edge_index, nodes)
+
+    def __len__(self) -> int:
+        return len(self._x)
+
+    def batch(self, indices: Tensor) -> kt.Batch:
+        """Return what a walk around each of these nodes visits, as a torch_geometric Batch with the mark `seed`."""
+        # A view that no run asks for, so what is evaluated is none of those that are trained on.
+        made, _ = cut_out(self._x, self._around, self.walks, indices, kt.Draws(0), self.walks.num_views)
+        return kt.Batch(made, indices, None if self.labels is None else self.labels.index_select(0, indices))
+
+    def views(self) -> "EgoViews":
+        """Return the augmenter that goes with it."""
+        return EgoViews(self._x, self._around, self.walks)
+
+
+class EgoViews(kt.Augmenter):
+    """Walks around the nodes that a batch of `EgoNetworks` is of; make it with `EgoNetworks.views`.
+
+    Args:
+        x: features of the whole graph, [N, F].
+        around: its edges.
+        walks: around a node.
+    """
+
+    x: Tensor
+    first: Tensor
+    ends: Tensor
+    degree: Tensor
+
+    def __init__(self, x: Tensor, around: Around, walks: EgoSubgraphs) -> None:
+        super().__init__()
+        self.walks = walks
+        for name, tensor in (("x", x), ("first", around.first), ("ends", around.ends), ("degree", around.degree)):
+            self.register_buffer(name, tensor, persistent=False)  # data, not state: no checkpoint needs them
+
+    def forward(self, batch: kt.Batch, draws: kt.Draws) -> list[kt.View]:
+        """Return the views; their inputs say in `seed`, bool [M], which node each is around."""
+        around, views = Around(self.first, self.ends, self.degree), []
+        for copy in range(self.walks.num_views):
+            made, nodes = cut_out(self.x, around, self.walks, batch.ids, draws, copy)
+            views.append(replace(kt.View.of(batch, made), coords=nodes))
+        return views
+
+
+def cut_out(
+    x: Tensor, around: Around, walks: EgoSubgraphs, seeds: Tensor, draws: kt.Draws, view: int
+) -> tuple[GraphBatch, Tensor]:
+    """Return what walks around nodes visit, with all edges among it, and which nodes these are, int64 [M]."""
+    nodes = len(x)
+    visits = [walk * nodes + here for walk, here in walks.visits(around, seeds, seeds, draws, view)]
+    visited = torch.cat(visits).unique()
+    owner, node = visited // nodes, visited % nodes
+    degree = around.degree.index_select(0, node)
+    start = torch.repeat_interleave(degree)
+    there = around.ends.index_select(0, ranges(around.first.index_select(0, node), degree))
+    other = owner.index_select(0, start) * nodes + there
+    end = torch.searchsorted(visited, other).clamp_(max=len(visited) - 1)
+    inside = visited.index_select(0, end) == other
+    counts = torch.bincount(owner, minlength=len(seeds))
+    edge_index = torch.stack([start[inside], end[inside]])
+    made: Any = graph_batch(x.index_select(0, node), edge_index, counts, owner, offsets(counts))
+    made.seed = node == seeds.index_select(0, owner)
+    return made, node
