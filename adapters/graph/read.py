@@ -48,11 +48,12 @@ def load(source: str | Path, root: str | Path | None = None) -> kt.Splits[GraphD
     if root is None:
         raise kt.UnknownNameError("graph data set, file or folder", name, (_EMBEDDED,))
     try:
-        return _splits(graphs([item for item in TUDataset(str(root), name) if isinstance(item, Graph)]))
+        items = [item for item in TUDataset(str(root), name) if isinstance(item, Graph)]
     except Exception as error:  # no network, no such name: whatever the download says is chained
         raise kt.UnknownNameError(
             f"graph data set in {root}, nor one to download by the name,", name, _DOWNLOADED
         ) from error
+    return _splits(graphs(items))
 
 
 def _splits(data: GraphData) -> kt.Splits[GraphData]:
@@ -132,6 +133,9 @@ def _text(path: Path) -> GraphData:
             rows = [list(map(int, line.split())) for line in lines[at + 1 : at + 1 + nodes]]
             if len(rows) < nodes:
                 raise IndexError("it ends too soon")
+            for node, row in enumerate(rows):
+                if len(row) < 2 + row[1]:
+                    raise ValueError(f"node {node} names {len(row) - 2} of its {row[1]} neighbours")
             at += 1 + nodes
             tags.append(torch.tensor([row[0] for row in rows], dtype=torch.int64))
             pairs = [(number, other) for number, row in enumerate(rows) for other in row[2 : 2 + row[1]]]

@@ -66,23 +66,23 @@ def _with(**fields: Any) -> list[Graph]:
     return [items()[0], broken]
 
 
-@pytest.mark.parametrize(
-    ("given", "sentence"),
-    [
-        ([], "at least one graph"),
-        (
-            _with(x=torch.ones(0, 3), edge_index=torch.zeros(2, 0, dtype=torch.int64)),
-            "graph 1 must have at least one node",
-        ),
-        (_with(edge_index=torch.tensor([[0, 2], [2, 0]])), "`edge_index` of graph 1 must be in 0..1, its nodes, got 2"),
-        (_with(edge_index=torch.tensor([[0, -1], [-1, 0]])), "of graph 1 must be in 0..1, its nodes, got -1"),
-        (_with(edge_index=torch.ones(2, 2)), "of graph 1 must be int64"),
-        (_with(edge_index=torch.tensor([[0], [1]])), "graph 1 has one that does not"),
-        (_with(x=torch.ones(2, 4)), "graph 1 must have 3 features per node as graph 0 has, got 4"),
-        (_with(x=torch.tensor([[0.0, 1, 2], [0, math.nan, 0]])), "NaN or infinity at node 1 of graph 1"),
-        (_with(x=None, num_nodes=2), "graph 1 must have features"),
-    ],
-)
+BROKEN: list[tuple[list[Graph], str]] = [
+    ([], "at least one graph"),
+    (
+        _with(x=torch.ones(0, 3), edge_index=torch.zeros(2, 0, dtype=torch.int64)),
+        "graph 1 must have at least one node",
+    ),
+    (_with(edge_index=torch.tensor([[0, 2], [2, 0]])), "`edge_index` of graph 1 must be in 0..1, its nodes, got 2"),
+    (_with(edge_index=torch.tensor([[0, -1], [-1, 0]])), "of graph 1 must be in 0..1, its nodes, got -1"),
+    (_with(edge_index=torch.ones(2, 2)), "of graph 1 must be int64"),
+    (_with(edge_index=torch.tensor([[0], [1]])), "graph 1 has one that does not"),
+    (_with(x=torch.ones(2, 4)), "graph 1 must have 3 features per node as graph 0 has, got 4"),
+    (_with(x=torch.tensor([[0.0, 1, 2], [0, math.nan, 0]])), "NaN or infinity at node 1 of graph 1"),
+    (_with(x=None, num_nodes=2), "graph 1 must have features"),
+]
+
+
+@pytest.mark.parametrize(("given", "sentence"), BROKEN)
 def test_a_broken_graph_is_named(given: list[Graph], sentence: str) -> None:
     with pytest.raises(kt.InvalidValueError, match=sentence.replace("[", r"\[")):
         graph.graphs(given)
@@ -291,6 +291,7 @@ def test_parameters_out_of_range_are_refused() -> None:
         (lambda: graph.NodeDropping(1.0), r"`ratio` must be in \[0, 1\), got 1.0"),
         (lambda: graph.Subgraph(0.0), "`keep` must be"),
         (lambda: graph.Subgraph(hops=-1), "`hops` must be >= 0"),
+        (lambda: graph.EgoSubgraphs(power=2.0), r"`power` must be in \[0, 1\], got 2.0"),
         (lambda: graph.OneOf(), "to choose from"),
         (lambda: graph.GraphViews(), "one transform per view"),
         (lambda: graph.graphcl_views(choices=5), "`choices` must be 2, 3 or 4"),
