@@ -56,9 +56,7 @@ if TYPE_CHECKING:
     from .augmenter import Identity as Identity
     from .augmenter import ToTowers as ToTowers
     from .block import Block as Block
-    from .block import Keys as Keys
     from .block import Rule as Rule
-    from .block import key as key
     from .checkpoint import CheckpointError as CheckpointError
     from .data import ArrayData as ArrayData
     from .data import Data as Data
@@ -75,6 +73,8 @@ if TYPE_CHECKING:
     from .encoder import as_encoder as as_encoder
     from .heads import mlp as mlp
     from .heartbeat import LostRankError as LostRankError
+    from .keys import Keys as Keys
+    from .keys import key as key
     from .loss import Loss as Loss
     from .loss import Term as Term
     from .method import Method as Method
@@ -130,7 +130,7 @@ else:
         for module, names in {
             "adapter": "Adapter",
             "augmenter": "Augmenter Identity ToTowers",
-            "block": "Block Keys Rule key",
+            "block": "Block Rule",
             "checkpoint": "CheckpointError",
             "data": "ArrayData Data Splits",
             "diagnostics": "CollapseWarning",
@@ -139,6 +139,7 @@ else:
             "encoder": "Encoder as_encoder",
             "heads": "mlp",
             "heartbeat": "LostRankError",
+            "keys": "Keys key",
             "loss": "Loss Term",
             "method": "Method",
             "mining": "TopNegatives top_negatives",

@@ -1,50 +1,18 @@
-"""Blocks: anchors, candidates, and the integer keys that say which of them are compared and how.
+"""Blocks: anchors, candidates, and what says which of them are compared and how.
 
 Shapes: A anchors, C candidates, K candidates of one anchor (with an index), P positive pairs, D embedding size.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import overload
 
 import torch
 from torch import Tensor
 
 from .errors import InvalidValueError
-from .random import mix
+from .keys import Keys, equals, join, key, relation
 
-__all__ = ["Block", "Keys", "Rule", "equals", "join", "key", "relation"]
-
-
-def key(first: Tensor, second: Tensor) -> Tensor:
-    """Join two integer keys into one (a sample and a coordinate); -1 in either stays -1, which equals nothing.
-
-    The result is a 63-bit mix: two different pairs meet with a chance of about n^2 / 2^64 among n of them.
-    """
-    joined = mix(mix(first) + second) & ((1 << 63) - 1)
-    return torch.where((first == -1) | (second == -1), -1, joined)
-
-
-@dataclass(frozen=True)
-class Keys:
-    """What each row is, in integers; -1 equals nothing. Between an anchor and a candidate they are read in this order.
-
-    Args:
-        scope: different: not compared. Absent on either side: everything is compared.
-        row: equal: the same embedding, ignored.
-        match: equal: a positive.
-        alias: equal: ignored. What is left is a negative.
-    """
-
-    scope: Tensor | None = None
-    row: Tensor | None = None
-    match: Tensor | None = None
-    alias: Tensor | None = None
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> "Keys":
-        """Return the keys with `function` applied to each that is there."""
-        parts = (getattr(self, entry.name) for entry in fields(self))
-        return Keys(*(None if part is None else function(part) for part in parts))
+__all__ = ["Block", "Rule"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +43,8 @@ class Block:
         anchor_keys: one integer per anchor, [A].
         candidate_keys: one integer per candidate, [C]; with an index one per slot, [A, K].
         index: which candidates each anchor meets, int64 [A, K]; None: all of them.
-        log_weights: added to the logits, [C] or with an index [A, K]; without gradient. -inf: left out.
+        log_weights: added to the logits, [C] or with an index [A, K]. -inf: left out. They are constants: a tensor that
+            wants a gradient is refused, since it would get none.
         positives: False: what the keys call positive is ignored (another block holds it).
         negatives: False: what they call negative is.
         rules: further log-weights of the negatives, one after the other.
@@ -123,6 +92,11 @@ class Block:
                     )
         if self.log_weights is not None and list(self.log_weights.shape) != slots:
             raise InvalidValueError(f"log_weights must be {slots}, got {list(self.log_weights.shape)}")
+        if self.log_weights is not None and self.log_weights.requires_grad:
+            raise InvalidValueError(
+                "`log_weights` must be constants, got a tensor that requires grad and would get none; detach it, or "
+                "make what is learned part of the similarity"
+            )
         for rule in self.rules:
             for part, rows, whose in ((rule.anchors, len(a), "anchor"), (rule.candidates, len(c), "candidate")):
                 if any(len(tensor) != rows for tensor in part):
@@ -203,99 +177,3 @@ class Block:
         positive, negative = (part.to(device).expand(slots).contiguous() for part in (positive, negative))
         nothing = torch.zeros((), dtype=torch.bool, device=device).expand(slots)
         return positive if self.positives else nothing, negative if self.negatives else nothing
-
-
-def relation(ours: Keys, theirs: Keys, *, paired: bool = False) -> tuple[Tensor, Tensor]:
-    """Return which anchors and candidates are positives and which negatives, by their keys.
-
-    Args:
-        ours: keys [..., A].
-        theirs: keys [..., C].
-        paired: the keys stand row by row instead, [P] and [P].
-
-    Returns:
-        Two bool tensors, [..., A, C] or [P], or of fewer dimensions where no key tells rows apart.
-    """
-
-    def same(name: str) -> Tensor | None:
-        first, second = getattr(ours, name), getattr(theirs, name)
-        if first is None or second is None:
-            return None
-        if not paired:
-            first, second = first[..., :, None], second[..., None, :]
-        equal: Tensor = (first == second) & (first != -1)
-        return equal
-
-    scope, row, match, alias = (same(name) for name in ("scope", "row", "match", "alias"))
-    compared = torch.ones((), dtype=torch.bool) if scope is None else scope
-    if row is not None:
-        compared = compared & ~row
-    positive, negative = torch.zeros((), dtype=torch.bool), compared
-    if match is not None:
-        positive, negative = compared & match, compared & ~match
-    return positive, negative if alias is None else negative & ~alias
-
-
-@overload
-def join(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]: ...
-@overload
-def join(first: Tensor, second: Tensor, limit: int) -> tuple[Tensor, Tensor] | None: ...
-def join(first: Tensor, second: Tensor, limit: int | None = None) -> tuple[Tensor, Tensor] | None:
-    """Return the positions (in first [P], in second [P]) at which two key tensors are equal, in order of the first.
-
-    Args:
-        first: [A]; -1 equals nothing.
-        second: [C].
-        limit: return None where P would pass it.
-    """
-    if second is first:
-        return _join_itself(first, limit)
-    if len(second) > 2 * len(first):  # a queue: its many keys are looked up among the few, not sorted
-        turned = join(second, first, len(second) * len(first) if limit is None else limit)
-        if turned is None:
-            return None
-        order = turned[1].argsort(stable=True)
-        return turned[1][order], turned[0][order]
-    values, order = second.sort(stable=True)
-    first = first.contiguous()
-    start = torch.searchsorted(values, first)
-    count = torch.searchsorted(values, first, right=True) - start
-    count = torch.where(first == -1, 0, count)
-    total = int(count.sum())  # a card is waited for here, and not again
-    if limit is not None and total > limit:
-        return None
-    at = torch.arange(len(count), device=count.device).repeat_interleave(count, output_size=total)
-    # Position inside the run of equal keys, then in the sorted keys, then in the second.
-    inside = torch.arange(len(at), device=count.device) - (count.cumsum(0) - count)[at]
-    return at, order[start[at] + inside]
-
-
-def equals(first: Tensor, second: Tensor) -> Tensor:
-    """Return how many of the second's keys equal each of the first's, int64 [A]; -1 equals nothing."""
-    values, counts = torch.unique(second[second != -1], return_counts=True)
-    if not len(values):
-        return torch.zeros_like(first)
-    at = torch.searchsorted(values, first).clamp(max=len(values) - 1)
-    return torch.where(values[at] == first, counts[at], 0)
-
-
-def _join_itself(keys: Tensor, limit: int | None) -> tuple[Tensor, Tensor] | None:
-    """Return what `join` does of a tensor and itself, by one sort."""
-    values, order = keys.sort(stable=True)
-    real = values != -1
-    if not bool(real.all()):
-        values, order = values[real], order[real]
-    _, count = torch.unique_consecutive(values, return_counts=True)
-    if len(count) == len(values):  # no key comes twice
-        own = order.sort().values
-        return own, own
-    total = int(count.square().sum())
-    if limit is not None and total > limit:
-        return None
-    run = torch.repeat_interleave(count, output_size=len(values))  # of every place in the order
-    first = torch.repeat_interleave(count[run], output_size=total)
-    start = (count.cumsum(0) - count)[run]
-    inside = torch.arange(len(first), device=keys.device) - (count[run].cumsum(0) - count[run])[first]
-    at, other = order[first], order[start[first] + inside]
-    by_anchor = at.argsort(stable=True)
-    return at[by_anchor], other[by_anchor]

@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .block import key
 from .errors import IncompatibleError
+from .keys import key
 from .pairs import Pairs
 from .sampler import Gives, PairSampler, Wrapper
 from .values import Encoded

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .cache import tile_entries
+from .exponential_slopes import slopes
 from .precision import full_precision
 from .stacks import Part, Plan, Stack, plan
 
@@ -96,6 +97,36 @@ class Exponentials:
         *others, last = self.powers
         return [(logits * power).exp_() for power in others] + [(logits.mul_(last) if last != 1 else logits).exp_()]
 
+    def read(self, stack: Stack, anchors: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a stack's rows [G, n, D] and columns [G, m, D]."""
+        rows = stack.rows.read(anchors)
+        return rows, rows if stack.columns is stack.rows and others is anchors else stack.columns.read(others)
+
+    def tiles(
+        self, stack: Stack, rows: Tensor, columns: Tensor, buffer: Tensor | None, excepted: Tensor | None
+    ) -> Iterator[tuple[Part, Tensor]]:
+        """Yield each tile's logits, -inf where a pair is excepted, whose logit goes into `excepted`.
+
+        With a buffer the next tile overwrites them.
+        """
+        scaled, at = rows, slice(0, 0)
+        for part in stack.parts:
+            if part.rows != at:
+                at = part.rows
+                scaled = rows[:, at] * self.inverse_temperature
+            shape = part.shape(stack)
+            out = None if buffer is None else buffer[: shape[0] * shape[1] * shape[2]].view(shape)
+            logits = torch.bmm(scaled, columns[:, part.columns].transpose(1, 2), out=out)
+            if len(part.number):
+                flat = logits.view(-1)
+                if excepted is not None:
+                    excepted[part.number] = flat[part.place]
+                flat.index_fill_(0, part.place, -torch.inf)
+            for live, where, dim in ((stack.rows.live, part.rows, 2), (stack.columns.live, part.columns, 1)):
+                if live is not None:
+                    logits.masked_fill_(~live[:, where].unsqueeze(dim), -torch.inf)
+            yield part, logits
+
 
 class _LogSums(torch.autograd.Function):
     @staticmethod
@@ -106,20 +137,20 @@ class _LogSums(torch.autograd.Function):
         keep = any(ctx.needs_input_grad) and not frozen and spec.kept
         result = anchors.new_full((len(spec.powers), len(anchors)), -torch.inf)
         excepted = anchors.new_empty(len(spec.excepted[0]))
-        slopes = [torch.zeros_like(anchors) for _ in spec.powers] if frozen else []
+        frozen_slopes = [torch.zeros_like(anchors) for _ in spec.powers] if frozen else []
         kept: list[Tensor] = []
         buffer = None if keep else anchors.new_empty(spec.plan.largest)
         for stack in spec.plan.stacks:
-            rows, columns = _read(stack, anchors, others)
-            weighted = [stack.rows.opened(slope) for slope in slopes]
+            rows, columns = spec.read(stack, anchors, others)
+            weighted = [stack.rows.opened(slope) for slope in frozen_slopes]
             found, held = _summed(spec, stack, rows, columns, excepted, weighted, buffer)
             for log_sums, own in zip(result, found, strict=True):
                 stack.rows.put(log_sums, own)
-            for slope, own in zip(slopes, weighted, strict=True):
+            for slope, own in zip(frozen_slopes, weighted, strict=True):
                 stack.rows.close(slope, own)
             kept += held
         ctx.spec, ctx.frozen, ctx.kept = spec, frozen, keep
-        ctx.save_for_backward(anchors, *(() if candidates is None else (candidates,)), result, *(slopes or kept))
+        ctx.save_for_backward(anchors, *(() if candidates is None else (candidates,)), result, *(frozen_slopes or kept))
         ctx.mark_non_differentiable(*(() if len(excepted) else (excepted,)))
         return result, excepted
 
@@ -144,12 +175,7 @@ class _LogSums(torch.autograd.Function):
                 total.index_add_(0, anchor[live], candidates[candidate[live]] * excepted[live, None])
                 return None, total, None
             kept = iter(held) if ctx.kept else None
-            return None, *_slopes(spec, anchors, candidates, result, weights, excepted, kept, ctx.needs_input_grad[2])
-
-
-def _read(stack: Stack, anchors: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    rows = stack.rows.read(anchors)
-    return rows, rows if stack.columns is stack.rows and others is anchors else stack.columns.read(others)
+            return None, *slopes(spec, anchors, candidates, result, weights, excepted, kept, ctx.needs_input_grad[2])
 
 
 def _summed(
@@ -176,7 +202,7 @@ def _summed(
     sums = [rows.new_zeros(rows.shape[:2]) for _ in powers]
     top = None if spec.unshifted else torch.full_like(sums[0], -torch.inf)
     kept: list[Tensor] = []
-    for part, logits in _tiles(spec, stack, rows, columns, buffer, excepted):
+    for part, logits in spec.tiles(stack, rows, columns, buffer, excepted):
         sides = [(part.rows, 2)]
         if spec.candidates is None and not part.diagonal:
             sides.append((part.columns, 1))
@@ -211,122 +237,3 @@ def _summed(
         some = sums[0] > 0
         result = [torch.where(some, own + power * top, own) for own, power in zip(result, powers, strict=True)]
     return result, kept
-
-
-def _slopes(
-    spec: Exponentials,
-    anchors: Tensor,
-    candidates: Tensor | None,
-    result: Tensor,
-    weights: Tensor,
-    excepted: Tensor,
-    kept: Iterator[Tensor] | None,
-    of_candidates: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """Return the gradients of anchors and candidates."""
-    mirrored = candidates is None
-    others = anchors if candidates is None else candidates
-    unshifted = spec.unshifted
-    if unshifted:
-        weights = torch.where(result > -torch.inf, weights * (-result).exp(), 0.0)
-    total = torch.zeros_like(anchors)
-    other_total = torch.zeros_like(others) if of_candidates and not mirrored else None
-    scratch = anchors.new_empty(spec.plan.largest)
-    buffer = torch.empty_like(scratch) if kept is None else None
-    powers = len(spec.powers)
-    for stack in spec.plan.stacks:
-        rows, columns = _read(stack, anchors, others)
-        own = stack.rows.opened(total)
-        other = own if mirrored else None if other_total is None else stack.columns.opened(other_total)
-        weight = [_live(stack, stack.rows.read(part), 0.0) for part in weights]
-        whole = [_live(stack, stack.rows.read(part), -torch.inf) for part in result]
-        tiles: Any = ((part, None) for part in stack.parts)
-        if kept is None:
-            tiles = _tiles(spec, stack, rows, columns, buffer, None)
-        for part, logits in tiles:
-            shape = part.shape(stack)
-            slope = scratch[: shape[0] * shape[1] * shape[2]].view(shape)
-            if unshifted:
-                raised = spec.raised(logits, 0.0) if kept is None else [next(kept) for _ in range(powers)]
-                _slope_unshifted(raised, weight, part, mirrored, slope)
-            else:
-                logits = logits if kept is None else next(kept)
-                _slope_shifted(spec, logits, weight, whole, part, mirrored, slope)
-            if len(part.number):
-                given = excepted[part.number]
-                slope.view(-1).index_add_(0, part.place, given)
-                if part.diagonal:
-                    slope.view(-1).index_add_(0, part.turned(), given)
-            own[:, part.rows].baddbmm_(slope, columns[:, part.columns])
-            if other is not None and not part.diagonal:
-                other[:, part.columns].baddbmm_(slope.transpose(1, 2), rows[:, part.rows])
-        stack.rows.close(total, own)
-        if other_total is not None and other is not None:
-            stack.columns.close(other_total, other)
-    return total, other_total
-
-
-def _live(stack: Stack, values: Tensor, padding: float) -> Tensor:
-    """Return numbers per row [G, n], with another in the padding."""
-    return values if stack.rows.live is None else torch.where(stack.rows.live, values, padding)
-
-
-def _slope_unshifted(raised: list[Tensor], weights: list[Tensor], part: Part, both: bool, out: Tensor) -> None:
-    """Write d loss / d product of a tile, from its exponentials."""
-    for p, tile in enumerate(raised):
-        of_rows = weights[p][:, part.rows, None]
-        of_columns = weights[p][:, None, part.columns] if both else None
-        if p == 0:
-            if of_columns is not None:
-                torch.add(of_rows, of_columns, out=out)
-                out.mul_(tile)
-            else:
-                torch.mul(tile, of_rows, out=out)
-        else:
-            out.addcmul_(tile, of_rows)
-            if of_columns is not None:
-                out.addcmul_(tile, of_columns)
-
-
-def _slope_shifted(
-    spec: Exponentials,
-    logits: Tensor,
-    weights: list[Tensor],
-    whole: list[Tensor],
-    part: Part,
-    both: bool,
-    out: Tensor,
-) -> None:
-    """Write d loss / d product of a tile, from its logits; every exponential is at most 1."""
-    out.zero_()
-    for p, power in enumerate(spec.powers):
-        for where, dim in [(part.rows, 2), (part.columns, 1)][: 1 + both]:
-            log_sum = whole[p][:, where]
-            shift = torch.where(log_sum > -torch.inf, log_sum, 0.0).unsqueeze(dim)
-            out.addcmul_((logits * power).sub_(shift).exp_(), weights[p][:, where].unsqueeze(dim))
-
-
-def _tiles(
-    spec: Exponentials, stack: Stack, rows: Tensor, columns: Tensor, buffer: Tensor | None, excepted: Tensor | None
-) -> Iterator[tuple[Part, Tensor]]:
-    """Yield each tile's logits, -inf where a pair is excepted, whose logit goes into `excepted`.
-
-    With a buffer the next tile overwrites them.
-    """
-    scaled, at = rows, slice(0, 0)
-    for part in stack.parts:
-        if part.rows != at:
-            at = part.rows
-            scaled = rows[:, at] * spec.inverse_temperature
-        shape = part.shape(stack)
-        out = None if buffer is None else buffer[: shape[0] * shape[1] * shape[2]].view(shape)
-        logits = torch.bmm(scaled, columns[:, part.columns].transpose(1, 2), out=out)
-        if len(part.number):
-            flat = logits.view(-1)
-            if excepted is not None:
-                excepted[part.number] = flat[part.place]
-            flat.index_fill_(0, part.place, -torch.inf)
-        for live, where, dim in ((stack.rows.live, part.rows, 2), (stack.columns.live, part.columns, 1)):
-            if live is not None:
-                logits.masked_fill_(~live[:, where].unsqueeze(dim), -torch.inf)
-        yield part, logits

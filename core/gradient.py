@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .block import key
+from .keys import key
 from .loader import MicroBatch
 from .loss import Loss, Reduced
 from .method import Method

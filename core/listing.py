@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .block import Block, join, key
+from .block import Block
+from .keys import join, key
 
-__all__ = ["Listed", "listed", "listed_positives"]
+__all__ = ["Listed", "few", "listed", "listed_positives"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Listed:
 FEW = 8
 
 
-def _few(block: Block) -> int:
+def few(block: Block) -> int:
     """Return how many pairs may be listed: memory stays O(A + C)."""
     return FEW * (len(block.anchors) + len(block.candidates))
 
@@ -57,7 +58,7 @@ def listed(block: Block) -> Listed | None:
         if scopes is not None:
             own = key(scopes[0], first)
             within = own, own if block.mirrored else key(scopes[1], second)
-        pairs = join(*within, _few(block))
+        pairs = join(*within, few(block))
         if pairs is None:
             return None
         for a, c in read:  # what an earlier key has singled out is listed already
@@ -75,6 +76,6 @@ def listed(block: Block) -> Listed | None:
 
 def listed_positives(block: Block) -> tuple[Tensor, Tensor] | None:
     """Return the block's positives (anchor [P], slot [P]), or None where they are many."""
-    if (block.matches() if block.index is None else block.index.numel()) > _few(block):
+    if (block.matches() if block.index is None else block.index.numel()) > few(block):
         return None
     return block.positive_slots()

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from .block import Block, Keys
+from .block import Block
 from .errors import InvalidValueError
+from .keys import Keys
 from .precision import full_precision
 from .prepared import Prepared
 from .similarity import Cosine, Similarity

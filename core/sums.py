@@ -11,9 +11,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .block import Block, equals
+from .block import Block
 from .errors import IncompatibleError, InvalidValueError
 from .finite import check_finite
+from .keys import equals
 from .listing import listed, listed_positives
 from .pairs import Pairs
 from .precision import full_precision

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .block import Block, Keys
+from .block import Block
 from .groups import Members, meetings
+from .keys import Keys
 
 __all__ = ["Tile", "tiles"]
 

@@ -15,8 +15,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .block import Block, relation
+from .block import Block
 from .cache import tile_entries
+from .keys import relation
 from .precision import full_precision, precisely
 from .similarity import Similarity
 from .tiles import Tile, tiles

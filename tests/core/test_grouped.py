@@ -12,7 +12,8 @@ from torch import Tensor
 
 import kontrast as kt
 from kontrast import exponentials
-from kontrast.block import Block, Keys
+from kontrast.block import Block
+from kontrast.keys import Keys
 from kontrast.pairs import Pairs
 
 SCOPES = {

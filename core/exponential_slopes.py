@@ -1,0 +1,110 @@
+"""The backward pass of `exponentials`: slopes of log-sum-exps, tile by tile, and the gradients they add up to.
+
+Shapes: A anchors, C candidates, D embedding size, P powers, E excepted pairs; of a stack G groups of n rows.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .stacks import Part, Stack
+
+if TYPE_CHECKING:
+    from .exponentials import Exponentials
+
+__all__ = ["slopes"]
+
+
+def slopes(
+    spec: "Exponentials",
+    anchors: Tensor,
+    candidates: Tensor | None,
+    result: Tensor,
+    weights: Tensor,
+    excepted: Tensor,
+    kept: Iterator[Tensor] | None,
+    of_candidates: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Return the gradients of anchors and candidates."""
+    mirrored = candidates is None
+    others = anchors if candidates is None else candidates
+    unshifted = spec.unshifted
+    if unshifted:
+        weights = torch.where(result > -torch.inf, weights * (-result).exp(), 0.0)
+    total = torch.zeros_like(anchors)
+    other_total = torch.zeros_like(others) if of_candidates and not mirrored else None
+    scratch = anchors.new_empty(spec.plan.largest)
+    buffer = torch.empty_like(scratch) if kept is None else None
+    powers = len(spec.powers)
+    for stack in spec.plan.stacks:
+        rows, columns = spec.read(stack, anchors, others)
+        own = stack.rows.opened(total)
+        other = own if mirrored else None if other_total is None else stack.columns.opened(other_total)
+        weight = [_live(stack, stack.rows.read(part), 0.0) for part in weights]
+        whole = [_live(stack, stack.rows.read(part), -torch.inf) for part in result]
+        tiles: Any = ((part, None) for part in stack.parts)
+        if kept is None:
+            tiles = spec.tiles(stack, rows, columns, buffer, None)
+        for part, logits in tiles:
+            shape = part.shape(stack)
+            slope = scratch[: shape[0] * shape[1] * shape[2]].view(shape)
+            if unshifted:
+                raised = spec.raised(logits, 0.0) if kept is None else [next(kept) for _ in range(powers)]
+                _slope_unshifted(raised, weight, part, mirrored, slope)
+            else:
+                logits = logits if kept is None else next(kept)
+                _slope_shifted(spec, logits, weight, whole, part, mirrored, slope)
+            if len(part.number):
+                given = excepted[part.number]
+                slope.view(-1).index_add_(0, part.place, given)
+                if part.diagonal:
+                    slope.view(-1).index_add_(0, part.turned(), given)
+            own[:, part.rows].baddbmm_(slope, columns[:, part.columns])
+            if other is not None and not part.diagonal:
+                other[:, part.columns].baddbmm_(slope.transpose(1, 2), rows[:, part.rows])
+        stack.rows.close(total, own)
+        if other_total is not None and other is not None:
+            stack.columns.close(other_total, other)
+    return total, other_total
+
+
+def _live(stack: Stack, values: Tensor, padding: float) -> Tensor:
+    """Return numbers per row [G, n], with another in the padding."""
+    return values if stack.rows.live is None else torch.where(stack.rows.live, values, padding)
+
+
+def _slope_unshifted(raised: list[Tensor], weights: list[Tensor], part: Part, both: bool, out: Tensor) -> None:
+    """Write d loss / d product of a tile, from its exponentials."""
+    for p, tile in enumerate(raised):
+        of_rows = weights[p][:, part.rows, None]
+        of_columns = weights[p][:, None, part.columns] if both else None
+        if p == 0:
+            if of_columns is not None:
+                torch.add(of_rows, of_columns, out=out)
+                out.mul_(tile)
+            else:
+                torch.mul(tile, of_rows, out=out)
+        else:
+            out.addcmul_(tile, of_rows)
+            if of_columns is not None:
+                out.addcmul_(tile, of_columns)
+
+
+def _slope_shifted(
+    spec: "Exponentials",
+    logits: Tensor,
+    weights: list[Tensor],
+    whole: list[Tensor],
+    part: Part,
+    both: bool,
+    out: Tensor,
+) -> None:
+    """Write d loss / d product of a tile, from its logits; every exponential is at most 1."""
+    out.zero_()
+    for p, power in enumerate(spec.powers):
+        for where, dim in [(part.rows, 2), (part.columns, 1)][: 1 + both]:
+            log_sum = whole[p][:, where]
+            shift = torch.where(log_sum > -torch.inf, log_sum, 0.0).unsqueeze(dim)
+            out.addcmul_((logits * power).sub_(shift).exp_(), weights[p][:, where].unsqueeze(dim))
