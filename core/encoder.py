@@ -27,6 +27,11 @@ class Encoder(nn.Module, ABC):
 
     representation_size: int
 
+    @property
+    def unwrapped(self) -> nn.Module:
+        """The module whose weights are saved as the encoder's: itself, unless it goes around another."""
+        return self
+
     @abstractmethod
     def forward(self, inputs: Any) -> Tensor:
         """Return the representations [B, D] of a batch of inputs."""
@@ -65,6 +70,11 @@ class _Wrapped(Encoder):
         if size is not None:
             self.representation_size = int(size)
 
+    @property
+    def unwrapped(self) -> nn.Module:
+        """What was wrapped."""
+        return self.module
+
     def __getattr__(self, name: str) -> Any:
         if name == "representation_size":  # asked for before anybody said it
             raise _UnknownSizeError(
@@ -101,8 +111,8 @@ def as_encoder(module: nn.Module, representation_size: int | None = None) -> Enc
 
 
 def unwrapped(encoder: nn.Module) -> nn.Module:
-    """Return the module that `as_encoder` was given."""
-    return encoder.module if isinstance(encoder, _Wrapped) else encoder
+    """Return the module whose weights are saved: what `as_encoder` was given, or what the encoder says."""
+    return encoder.unwrapped if isinstance(encoder, Encoder) else encoder
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 Shapes: A anchors, P positive pairs.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -29,11 +30,12 @@ class _Choosing(Wrapper):
             raise IncompatibleError(
                 f"{name} chooses among negatives, and {source} gives none; take InBatch, or put a Queue in between"
             )
-        around = inner
-        while isinstance(around, Wrapper):
-            if type(around) is type(self):
+        for part in self.inside():
+            if type(part) is type(self):
                 raise IncompatibleError(f"{name} stands around another {name}; one of them is enough, leave one out")
-            around = around.inner
+            for first, second, reason in _SENSELESS:
+                if all(isinstance(one, (first, second)) for one in (self, part)):
+                    raise IncompatibleError(f"{name} does not go with {type(part).__name__}: {reason}; leave one out")
 
     def pairs(self, encoded: Sequence[Encoded]) -> list[Pairs]:
         """Return the inner sampler's pairs with other negatives, or other weights of them."""
@@ -56,7 +58,7 @@ class HardNegatives(_Choosing):
 
     Raises:
         InvalidValueError: if `hardness` is not >= 0 and finite.
-        IncompatibleError: if `inner` gives no negatives.
+        IncompatibleError: if `inner` gives no negatives, or chooses or weighs them in a way that does not go with this.
 
     Source:
         Robinson et al. 2021, arXiv:2010.04592, eq. 4. The mean of the weights is over the negatives, as in the authors'
@@ -98,8 +100,8 @@ class Debiased(_Choosing):
         least_score: the least similarity there can be; None: minus the bound of the method's similarity.
 
     Raises:
-        InvalidValueError: if `positive_prior` is not in [0, 1).
-        IncompatibleError: if `inner` gives no negatives.
+        InvalidValueError: if `positive_prior` is not in [0, 1), or `least_score` not finite.
+        IncompatibleError: if `inner` gives no negatives, or chooses or weighs them in a way that does not go with this.
 
     Source:
         Chuang et al. 2020, arXiv:2007.00224, eq. 7 and 8. n is the number of negatives there are, not 2 (B - 1).
@@ -112,6 +114,8 @@ class Debiased(_Choosing):
                 f"`positive_prior` must be in [0, 1), got {positive_prior!r}; "
                 "it is the chance that a random negative is a positive"
             )
+        if least_score is not None and not math.isfinite(least_score):
+            raise InvalidValueError(f"`least_score` must be finite, got {least_score!r}; it floors the debiased sum")
         self.positive_prior, self.least_score = positive_prior, least_score
 
     @property
@@ -137,7 +141,7 @@ class HardestNegatives(_Choosing):
 
     Raises:
         InvalidValueError: if `count` is not >= 1.
-        IncompatibleError: if `inner` gives no negatives.
+        IncompatibleError: if `inner` gives no negatives, or chooses or weighs them in a way that does not go with this.
 
     Source:
         Schroff et al. 2015 (FaceNet), arXiv:1503.03832, section 3.2, with `count` 1.
@@ -168,7 +172,7 @@ class SemiHardNegatives(_Choosing):
         inner: whose negatives are mined.
 
     Raises:
-        IncompatibleError: if `inner` gives no negatives.
+        IncompatibleError: if `inner` gives no negatives, or chooses or weighs them in a way that does not go with this.
 
     Source:
         Schroff et al. 2015 (FaceNet), arXiv:1503.03832, section 3.2. The paper leaves open what a pair without a
@@ -195,3 +199,12 @@ class SemiHardNegatives(_Choosing):
 def _below(scores: Tensor, anchors: tuple[Tensor, ...], candidates: tuple[Tensor, ...]) -> Tensor:
     (positive,) = anchors
     return torch.where(scores < positive[..., None], 0.0, -torch.inf)
+
+
+# Of each two, one takes away what the other is for, whichever goes around the other.
+_SENSELESS: tuple[tuple[type[_Choosing], type[_Choosing], str], ...] = (
+    (Debiased, HardestNegatives, "a positive prior is of random negatives, and the hardest are not"),
+    (Debiased, SemiHardNegatives, "a positive prior is of random negatives, and the semi-hard are not"),
+    (HardNegatives, SemiHardNegatives, "one negative is left for each pair, and there is nothing to weigh"),
+    (HardestNegatives, SemiHardNegatives, "each of them chooses the negatives"),
+)

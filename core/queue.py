@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .block import Block, Keys
+from .block import Block
 from .errors import IncompatibleError, InvalidValueError
+from .keys import Keys
 from .pairs import Pairs
 from .sampler import Gives, PairSampler, Wrapper
 from .values import Encoded, across_ranks, stack
@@ -36,6 +37,7 @@ class Queue(Wrapper):
 
     Raises:
         InvalidValueError: if `size` is not >= 1.
+        IncompatibleError: if there is a queue inside already, or `inner` compares something else than the batch's rows.
 
     Source:
         He et al. 2020, arXiv:1911.05722; Wang et al. 2020 (cross-batch memory), arXiv:1912.06798. Differs from MoCo's
@@ -49,6 +51,16 @@ class Queue(Wrapper):
         super().__init__(inner)
         if size < 1:
             raise InvalidValueError(f"`size` of a queue must be >= 1, got {size!r}")
+        name, source = type(self).__name__, type(inner).__name__
+        if any(isinstance(part, Queue) for part in self.inside()):
+            raise IncompatibleError(
+                f"{name} goes around another queue, and rows in both would count twice; take one of the larger size"
+            )
+        if not inner.gives.own_rows:
+            raise IncompatibleError(
+                f"{name} puts rows of earlier batches beside this batch's, and {source} compares something else; "
+                "take it around InBatch or Positives"
+            )
         self.size = size
         self.pointer = 0
         self.fill = 0
@@ -170,7 +182,7 @@ class IdQueue(Queue):
 
     Raises:
         InvalidValueError: if `size` is not >= 1, or `encode` returns another shape.
-        IncompatibleError: if no view has such a stream, or it lacks an id.
+        IncompatibleError: as for `Queue`; if no view has such a stream, or it lacks an id.
 
     Source:
         Zhou et al. 2021, arXiv:2005.12964. The queue starts empty, not with random ids.

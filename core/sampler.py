@@ -4,7 +4,7 @@ Shapes: V views, M rows of a view, D embedding size.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +30,8 @@ class Gives:
             type can take.
         bounded: whether the similarity must have a bound, which floors that estimate.
         views: how many views of a batch it takes; 0: any number it can pair.
+        own_rows: whether what is compared are the batch's rows (`compared`), known by their ids: a queue's entries
+            stand beside those, and a guide judges them.
     """
 
     negatives: bool = True
@@ -37,6 +39,7 @@ class Gives:
     reweighted: bool = False
     bounded: bool = False
     views: int = 0
+    own_rows: bool = True
 
 
 class PairSampler(nn.Module, ABC):
@@ -91,6 +94,13 @@ class Wrapper(PairSampler):
             name = type(self).__name__
             raise InvalidValueError(f"{name} goes around a sampler, got {inner!r}; write {name}(InBatch())")
         self.inner = inner
+
+    def inside(self) -> Iterator[PairSampler]:
+        """Yield the samplers that this one goes around, from the outermost to the innermost."""
+        inner: PairSampler = self.inner
+        yield inner
+        if isinstance(inner, Wrapper):
+            yield from inner.inside()
 
     @property
     def gives(self) -> Gives:

@@ -2,6 +2,7 @@
 
 from kontrast.plugins.samplers.composition import NoDuplicates, PerClass, SameGroup
 from kontrast.plugins.samplers.future import FutureSteps
+from kontrast.plugins.samplers.guide import WithGuide
 from kontrast.plugins.samplers.guided import GuidedNegatives
 from kontrast.plugins.samplers.local_global import LocalGlobal
 from kontrast.plugins.samplers.nearest import NearestNeighbors
@@ -18,4 +19,5 @@ __all__ = [
     "PerClass",
     "SameGroup",
     "TimePyramid",
+    "WithGuide",
 ]

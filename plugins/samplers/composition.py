@@ -1,7 +1,7 @@
 """What a batch is made of: several of each class, one group alone, or no two alike.
 
 Each goes around a sampler, orders the samples of an epoch and leaves the pairs to the other. What does not fill a batch
-comes last, in random order; with `drop_last` it is left out.
+comes last, in random order; with `drop_last` it is left out. One of them alone: each orders the whole epoch.
 
 Shapes: N samples.
 """
@@ -17,7 +17,20 @@ from kontrast import IncompatibleError, InvalidValueError, PairSampler, Wrapper
 __all__ = ["NoDuplicates", "PerClass", "SameGroup"]
 
 
-class PerClass(Wrapper):
+class _Composing(Wrapper):
+    """A wrapper that orders the samples of an epoch."""
+
+    def __init__(self, inner: PairSampler) -> None:
+        super().__init__(inner)
+        for part in self.inside():
+            if isinstance(part, _Composing):
+                raise IncompatibleError(
+                    f"{type(self).__name__} composes batches, and so does {type(part).__name__} inside it, whose order "
+                    "would be lost; leave one out"
+                )
+
+
+class PerClass(_Composing):
     """Batches of `per_class` samples from each of batch size / `per_class` classes.
 
     Args:
@@ -55,7 +68,7 @@ class PerClass(Wrapper):
         return order[torch.tensor([*positions, *rest], dtype=torch.int64)]
 
 
-class SameGroup(Wrapper):
+class SameGroup(_Composing):
     """Batches whose samples all come from one group (a speaker, a document, a task): their negatives are then hard.
 
     Args:
@@ -70,7 +83,7 @@ class SameGroup(Wrapper):
         return order[torch.tensor([*positions, *rest], dtype=torch.int64)]
 
 
-class NoDuplicates(Wrapper):
+class NoDuplicates(_Composing):
     """Batches in which no label comes twice, so that no negative is a positive in disguise.
 
     Args:

@@ -59,7 +59,7 @@ class FutureSteps(PairSampler):
     @property
     def gives(self) -> Gives:
         """Negatives, from one sequence on."""
-        return Gives()
+        return Gives(own_rows=False)
 
     def reads(self, num_views: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the first view: one is enough."""

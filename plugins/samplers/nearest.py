@@ -43,8 +43,9 @@ class NearestNeighbors(PairSampler):
         InvalidValueError: if `size` is not >= 1.
 
     Source:
-        Dwibedi et al. 2021, arXiv:2104.14548, eq. 2 and 3. The support set starts empty, not random, and a sample's own
-        old embeddings are left out: with a set as large as the data they would be the nearest.
+        Dwibedi et al. 2021, arXiv:2104.14548, eq. 2 and 3. The support set starts empty, not random; it takes both
+        views, where the paper's pseudo-code takes the first; and a sample's own old embeddings are left out: with a set
+        as large as the data they would be the nearest.
     """
 
     # What stands for a sample is an embedding of another one.
@@ -60,7 +61,7 @@ class NearestNeighbors(PairSampler):
     @property
     def gives(self) -> Gives:
         """Negatives from two samples on."""
-        return Gives(min_batch=2)
+        return Gives(min_batch=2, own_rows=False)
 
     def pairs(self, encoded: Sequence[Encoded]) -> list[Pairs]:
         """Return neighbours against predictions, for each ordered couple of views."""
@@ -69,7 +70,9 @@ class NearestNeighbors(PairSampler):
                 f"NearestNeighbors pairs views of the same samples, and there is {len(encoded)}; "
                 "take an augmenter that makes two or more"
             )
-        neighbors = [self.neighbors(view.stream("target").detach()) for view in encoded]
+        neighbors = [
+            self.neighbors(replace(view.stream("target").detach(), similarity=view.similarity)) for view in encoded
+        ]
         predictions = [across_ranks(view) for view in encoded]
         couples = [(i, j) for i in range(len(encoded)) for j in range(len(encoded)) if i != j]
         return [self._between(neighbors[i], predictions[j], 1 / len(couples)) for i, j in couples]

@@ -26,7 +26,7 @@ class Neighborhood(PairSampler):
     @property
     def gives(self) -> Gives:
         """Negatives, from one sample on; of three views."""
-        return Gives(views=3)
+        return Gives(views=3, own_rows=False)
 
     def reads(self, num_views: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the first view as anchors, the others as candidates."""

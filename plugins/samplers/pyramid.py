@@ -33,7 +33,7 @@ class TimePyramid(PairSampler):
     @property
     def gives(self) -> Gives:
         """Negatives from two series on."""
-        return Gives(min_batch=2)
+        return Gives(min_batch=2, own_rows=False)
 
     def pairs(self, encoded: Sequence[Encoded]) -> list[Pairs]:
         """Return the comparisons of two views."""

@@ -171,13 +171,9 @@ def test_a_queue_keeps_the_target_detached() -> None:
     assert not pairs.blocks[1].candidates.requires_grad
 
 
-def test_a_queue_in_a_queue() -> None:
-    queue = kt.Queue(kt.Queue(kt.Positives("forward"), size=2), size=4)
-    encoded = next(steps([3]))
-    for module in queue.modules():  # as a method does: each commits for itself
-        if isinstance(module, kt.PairSampler):
-            module.commit(encoded)
-    assert [len(block.candidates) for block in queue.pairs(encoded)[0].blocks] == [3, 2, 3]
+def test_a_queue_in_a_queue_would_count_rows_twice() -> None:
+    with pytest.raises(kt.IncompatibleError, match="Queue goes around another queue, and rows in both would count"):
+        kt.Queue(kt.HardNegatives(kt.Queue(kt.Positives("forward"), size=2)), size=4)
 
 
 def test_pairs_change_nothing() -> None:

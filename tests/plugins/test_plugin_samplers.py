@@ -7,7 +7,8 @@ import io
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,11 +18,25 @@ from torch import Tensor, nn
 import kontrast as kt
 from kontrast.plugins.clip import clip
 from kontrast.plugins.objectives import InfoNCE
-from kontrast.plugins.samplers import GuidedNegatives, NearestNeighbors, NoDuplicates, PerClass, SameGroup
+from kontrast.plugins.samplers import (
+    FutureSteps,
+    GuidedNegatives,
+    LocalGlobal,
+    NearestNeighbors,
+    Neighborhood,
+    NoDuplicates,
+    PerClass,
+    SameGroup,
+    TimePyramid,
+    WithGuide,
+)
 
 
 def normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+TABLE = normal(9, 3, seed=8)
 
 
 def cosine(a: list[float], c: list[float]) -> float:
@@ -109,8 +124,143 @@ def test_a_guide_must_know_every_sample() -> None:
     sampler = GuidedNegatives(kt.InBatch(), normal(3, 2, seed=1))
     with pytest.raises(kt.InvalidValueError, match="has embeddings of 3 samples, got the id 3"):
         sampler.pairs(kt.embedded(*normal(2, 4, 2, seed=2)))
-    with pytest.raises(kt.InvalidValueError, match=r"`guide` must be embeddings \[N, G\]"):
-        GuidedNegatives(kt.InBatch(), normal(3, seed=1))
+    sampler = GuidedNegatives(kt.InBatch(), list(normal(2, 4, 2, seed=1)))
+    with pytest.raises(kt.IncompatibleError, match="the guide has tables for 2 views, and there are 3"):
+        sampler.pairs(kt.embedded(*normal(3, 4, 2, seed=2)))
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: GuidedNegatives(kt.InBatch(), normal(3, seed=1)), r"`guide` must be the name of a stream, embeddings"),
+        (
+            lambda: GuidedNegatives(kt.InBatch(), []),
+            r"the name of a stream, embeddings \[N, G\], .* got \[\]",
+        ),
+        (lambda: GuidedNegatives(kt.InBatch(), normal(3, 2, seed=1) / 0.0), "embeddings of a `guide` must be finite"),
+        (lambda: GuidedNegatives(kt.InBatch(), "guide", -0.1), "`margin` must be >= 0, got -0.1"),
+        (lambda: WithGuide(nn.Linear(2, 2), "guide"), "`guide` must be a torch.nn.Module, got 'guide'"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ],
+)
+def test_what_a_guide_refuses(make: Callable[[], object], sentence: str) -> None:
+    with pytest.raises(kt.InvalidValueError, match=sentence):
+        make()
+
+
+class _Guide(nn.Module):
+    """Embeds the first two numbers of a sample, with dropout where it is left in training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        embeddings: Tensor = self.dropout(self.layer(inputs[:, :2]))
+        return embeddings
+
+
+def _guided_method(target: kt.Momentum | None, views: kt.sampler.ViewPairing = "forward") -> kt.Method:
+    torch.manual_seed(2)
+    return kt.Method(
+        WithGuide(nn.Linear(5, 4), _Guide()),
+        projector=nn.Linear(4, 3),
+        target=target,
+        sampler=GuidedNegatives(kt.Queue(kt.InBatch(views), size=6), "guide", 0.1),
+        objective=InfoNCE(0.1),
+    ).double()
+
+
+def _guide_of(method: kt.Method) -> nn.Module:
+    encoder = method.encoder
+    assert isinstance(encoder, WithGuide)
+    return encoder.guide
+
+
+@pytest.mark.parametrize("target", [None, kt.Momentum(0.9)])
+def test_a_guide_runs_along_on_the_same_inputs(target: kt.Momentum | None) -> None:
+    method = _guided_method(target)
+    inputs, ids = normal(2, 8, 5, seed=3), torch.arange(8)
+    loss, encoded = method([kt.View(rows, ids) for rows in inputs])
+    tower = next(iter(method.towers.values()))
+    with torch.no_grad():
+        guides = [_guide_of(method).layer(rows[:, :2]).tolist() for rows in inputs]
+        rows = [tower.projector(method.represent(view)).tolist() for view in inputs]
+    expected, dropped = guided(rows, guides, 0.1, 0.1)
+    assert dropped > 0
+    assert float(loss.reduced().value) == pytest.approx(expected, rel=1e-9)
+    method.after_step([view.detach() for view in encoded], 0.5)
+    assert len(method.sampler.pairs(encoded)[0].blocks) == 2  # a queue's entries are left as they are
+
+
+def test_a_guide_is_neither_trained_nor_saved_nor_copied() -> None:
+    method = _guided_method(kt.Momentum(0.9))
+    assert not any("guide" in name for name, _ in method.named_parameters())
+    assert not any("guide" in name for name in method.encoder.state_dict())
+    assert method.target_towers is not None
+    copied = next(iter(method.target_towers.values())).encoder
+    assert copied.guide is _guide_of(method)
+    assert copied.encoder is not method.encoder.get_submodule("encoder")
+    assert _guide_of(method).layer.weight.dtype == torch.float64  # it goes where the encoder goes
+    assert _guide_of(method).training  # it is in evaluation mode while it runs alone
+    assert isinstance(method.encoder.unwrapped, nn.Linear)
+
+
+def _guided_gradients(views: kt.sampler.ViewPairing) -> list[Tensor]:
+    method = _guided_method(None, views)
+    results = []
+    for step in range(2):
+        own = torch.arange(7).tensor_split(kt.world_size())[kt.rank()]
+        inputs = normal(2, 7, 5, seed=step)[:, own]
+        loss, encoded = method([kt.View(rows, own + 2 * step) for rows in inputs])
+        reduced = loss.reduced()
+        reduced.backward.backward()
+        results.append(reduced.value)
+        method.after_step([view.detach() for view in encoded], 0.5)
+    gradients = [parameter.grad for parameter in method.parameters()]
+    return results + [kt.all_sum(g) / kt.world_size() for g in gradients if g is not None]
+
+
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("views", ["all", "forward"])
+def test_a_guide_that_runs_along_on_processes_equals_one(
+    gloo: GlooPool, views: kt.sampler.ViewPairing, world: int
+) -> None:
+    whole = _guided_gradients(views)
+    assert len(whole) == 6
+    for part in gloo.run(world, _guided_gradients, views):
+        for ours, theirs in zip(whole, part, strict=True):
+            assert torch.allclose(ours, theirs, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("target", [None, kt.Momentum(0.9)])
+def test_a_guide_runs_along_when_gradients_are_cached(target: kt.Momentum | None) -> None:
+    weights = []
+    for micro in (0, 3):
+        torch.manual_seed(2)
+        method = _guided_method(target).float()
+        data = kt.ArrayData(normal(8, 5, seed=3).float())
+        kt.Run(
+            method, data, augmenter=_Turned(), epochs=2, batch_size=8, micro_batch_size=micro, large_batch="cache",
+            observers=(),
+        ).fit()  # fmt: skip
+        weights.append([parameter.detach() for parameter in method.parameters()])
+    for whole, cached in zip(*weights, strict=True):
+        assert torch.allclose(whole, cached, atol=1e-5)
+
+
+def test_a_stream_that_is_not_there_is_asked_for() -> None:
+    sampler = GuidedNegatives(kt.InBatch(), "guide")
+    with pytest.raises(kt.IncompatibleError, match=r"the stream `guide`.* the encodings have \[\]; wrap the encoder"):
+        sampler.pairs(kt.embedded(*normal(2, 4, 2, seed=2)))
+
+    class Pools(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return inputs.mean(0, keepdim=True)
+
+    method = kt.Method(WithGuide(nn.Linear(5, 4), Pools()), sampler=sampler, objective=InfoNCE())
+    with pytest.raises(kt.InvalidValueError, match=r"must return one embedding per row, \[4, G\], got \[1, 5\]"):
+        method([kt.View(rows.float(), torch.arange(4)) for rows in normal(2, 4, 5, seed=1)])
 
 
 # What a batch is made of
@@ -227,7 +377,7 @@ WRAPPERS: dict[str, Callable[[kt.PairSampler], kt.PairSampler]] = {
     "hardest": lambda inner: kt.HardestNegatives(inner, 2),
     "semi-hard": lambda inner: kt.SemiHardNegatives(inner),
     "debiased": lambda inner: kt.Debiased(inner, 0.1),
-    "guided": lambda inner: GuidedNegatives(inner, normal(9, 3, seed=8), 0.2),
+    "guided": lambda inner: GuidedNegatives(inner, TABLE, 0.2),
     "per class": lambda inner: PerClass(inner, 2),
 }
 CORES: dict[str, Callable[[], kt.PairSampler]] = {
@@ -266,6 +416,67 @@ def _steps(sampler: kt.PairSampler, first: int, last: int, reload_at: int | None
             if callable(commit):
                 commit([view.detach() for view in encoded])
     return losses
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: kt.Queue(kt.Queue(kt.InBatch(), 3), 5), "rows in both would count twice; take one of the larger size"),
+        (lambda: kt.IdQueue(kt.Queue(kt.InBatch(), 3), "items"), "IdQueue goes around another queue"),
+        (lambda: kt.Queue(NearestNeighbors(4), 5), "beside this batch's, and NearestNeighbors compares something else"),
+        (lambda: kt.Queue(kt.HardNegatives(LocalGlobal()), 5), "and HardNegatives compares something else"),
+        (lambda: kt.Queue(TimePyramid(), 5), "and TimePyramid compares something else"),
+        (lambda: kt.Queue(FutureSteps(3, 3), 5), "and FutureSteps compares something else"),
+        (lambda: kt.Queue(Neighborhood(), 5), "and Neighborhood compares something else"),
+        (lambda: GuidedNegatives(NearestNeighbors(4), TABLE), "and NearestNeighbors compares something else"),
+        (lambda: GuidedNegatives(kt.Elements(kt.InBatch()), TABLE), "and Elements compares something else"),
+        (
+            lambda: GuidedNegatives(kt.Queue(kt.HardestNegatives(kt.InBatch()), 5), TABLE),
+            r"before they are chosen; write HardestNegatives\(GuidedNegatives\(...\)\)",
+        ),
+        (lambda: GuidedNegatives(kt.SemiHardNegatives(kt.InBatch()), TABLE), r"write SemiHardNegatives\(Guided"),
+        (
+            lambda: kt.Debiased(kt.HardestNegatives(kt.InBatch())),
+            "Debiased does not go with HardestNegatives: a pos",
+        ),
+        (
+            lambda: kt.HardestNegatives(kt.Debiased(kt.InBatch())),
+            "HardestNegatives does not go with Debiased: a pos",
+        ),
+        (lambda: kt.Debiased(kt.SemiHardNegatives(kt.InBatch())), "and the semi-hard are not; leave one out"),
+        (lambda: kt.HardNegatives(kt.SemiHardNegatives(kt.InBatch())), "one negative is left for each pair"),
+        (lambda: kt.SemiHardNegatives(kt.HardNegatives(kt.InBatch())), "one negative is left for each pair"),
+        (lambda: kt.HardestNegatives(kt.SemiHardNegatives(kt.InBatch())), "each of them chooses the negatives"),
+        (lambda: kt.SemiHardNegatives(kt.HardestNegatives(kt.InBatch())), "each of them chooses the negatives"),
+        (lambda: kt.HardNegatives(kt.Queue(kt.HardNegatives(kt.InBatch()), 5)), "around another HardNegatives"),
+        (lambda: PerClass(kt.Queue(NoDuplicates(kt.InBatch()), 5)), "PerClass composes batches, and so does NoDuplic"),
+        (lambda: SameGroup(PerClass(kt.InBatch())), "whose order would be lost; leave one out"),
+    ],
+)
+def test_senseless_compositions_are_refused_when_they_are_made(
+    make: Callable[[], kt.PairSampler], sentence: str
+) -> None:
+    with pytest.raises(kt.IncompatibleError, match=sentence):
+        make()
+
+
+def test_a_guide_must_have_something_to_judge() -> None:
+    class Unnamed(kt.InBatch):
+        def pairs(self, encoded: Sequence[kt.Encoded]) -> list[kt.Pairs]:
+            (pairs,) = super().pairs(encoded)
+            block = pairs.blocks[0]
+            block = kt.Block(block.anchors, block.candidates, kt.Keys(match=block.anchor_keys.match), kt.Keys())
+            return [kt.Pairs((block,))]
+
+    with pytest.raises(kt.IncompatibleError, match=r"pairs of Unnamed have none; make them with Pairs\.between"):
+        GuidedNegatives(Unnamed(), TABLE).pairs(kt.embedded(*normal(2, 4, 2, seed=2)))
+
+    class Renamed(kt.InBatch):
+        def pairs(self, encoded: Sequence[kt.Encoded]) -> list[kt.Pairs]:
+            return super().pairs([replace(view, copies=view.copies + 100) for view in encoded])
+
+    with pytest.raises(kt.IncompatibleError, match="a guide judges the rows of the batch, and Renamed compares others"):
+        GuidedNegatives(Renamed(), TABLE).pairs(kt.embedded(*normal(2, 4, 2, seed=2)))
 
 
 @pytest.mark.parametrize("core", CORES)
@@ -370,6 +581,13 @@ def test_processes_equal_one(gloo: GlooPool, name: str, world: int) -> None:
 
 
 # Two towers
+
+
+class _Turned(kt.Augmenter):
+    """The sample and a rotation of it."""
+
+    def forward(self, batch: kt.Batch, draws: kt.Draws) -> list[kt.View]:
+        return [kt.View.of(batch, batch.inputs), kt.View.of(batch, batch.inputs.roll(1, 1))]
 
 
 class _TwoTowers(kt.Augmenter):
