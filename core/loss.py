@@ -75,7 +75,7 @@ class Loss:
         name: str = "loss",
         weight: float = 1.0,
     ) -> "Loss":
-        """Return the mean of a value per row as one term.
+        """Return the mean of a value per row as one term; how many rows were left out is a metric.
 
         Args:
             values: [A], in nats where it is a likelihood.
@@ -101,7 +101,18 @@ class Loss:
             weights = weights.detach().to(values)
             values = values * weights
             count = weights.sum() if valid is None else torch.where(valid, weights, 0.0).sum()
-        return cls((Term(name, values.sum(), count, weight),))
+        return cls((Term(name, values.sum(), count, weight),), () if valid is None else (cls.left_out(~valid),))
+
+    @staticmethod
+    def left_out(rows: Tensor) -> Term:
+        """Return the metric that counts, over all ranks, the anchors that contribute nothing.
+
+        They lack a positive, or what else the objective asks of an anchor.
+
+        Args:
+            rows: which they are, bool [A].
+        """
+        return Term("anchors_left_out", rows.sum(dtype=torch.float64), None)
 
     @classmethod
     def sum_of(cls, losses: Iterable["Loss"]) -> "Loss":

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .block import Keys, Rule
+from .block import Rule
 from .errors import InvalidValueError
+from .finite import check_finite
+from .keys import Keys
 from .pairs import Pairs
 from .precision import full_precision
 from .walk import Walk
@@ -44,6 +46,7 @@ def top_negatives(pairs: Pairs, k: int, *, rule: Rule | None = None, lowest: boo
 
     Raises:
         InvalidValueError: if `k` is not >= 1.
+        NonFiniteLossError: if an embedding is not finite (on the CPU).
     """
     if k < 1:
         raise InvalidValueError(f"`k` must be >= 1, got {k!r}")
@@ -54,6 +57,8 @@ def top_negatives(pairs: Pairs, k: int, *, rule: Rule | None = None, lowest: boo
     best = torch.full((len(anchors), k), -torch.inf, dtype=wide, device=anchors.device)
     from_block = torch.full((len(anchors), k), -1, device=anchors.device)
     from_slot = torch.full((len(anchors), k), -1, device=anchors.device)
+    rows = [side for block in pairs.blocks for side in (block.anchors, block.candidates) if side.numel()]
+    check_finite(pairs, *(side.abs().amax() for side in rows))
     with full_precision(anchors):
         for n, block in enumerate(pairs.blocks):
             if rule is not None:

@@ -70,7 +70,8 @@ class NegativeDistance(NegativeSquaredDistance):
     def transform(self, products: Tensor) -> Tensor:
         """Return minus the root of what the product is the negative of."""
         apart = products < 0
-        return torch.where(apart, -torch.where(apart, -products, 1.0).sqrt(), 0.0)
+        # Times zero, not zero: what is not a number stays visible.
+        return torch.where(apart, -torch.where(apart, -products, 1.0).sqrt(), 0.0 * products)
 
 
 class MLP(Similarity):

@@ -133,7 +133,7 @@ class LearnedTemperature(Similarity):
         bias: float | None = None,
     ) -> None:
         super().__init__()
-        if not initial >= smallest > 0:
+        if not math.inf > initial >= smallest > 0:
             raise InvalidValueError(
                 f"temperatures must be `initial` >= `smallest` > 0, got {initial!r} and {smallest!r}"
             )

@@ -3,7 +3,9 @@
 Shapes: A anchors, P positive pairs.
 """
 
-from kontrast import Loss, Needs, Objective, Pairs
+import torch
+
+from kontrast import Cosine, Loss, Needs, Objective, Pairs
 
 __all__ = ["CosineRegression"]
 
@@ -22,7 +24,7 @@ class CosineRegression(Objective):
         SimSiam's negative cosine (arXiv:2011.10566, eq. 1) is half of it, less 1.
     """
 
-    needs = Needs(weights=True)
+    needs = Needs(similarity=Cosine, weights=True)
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,4 +33,6 @@ class CosineRegression(Objective):
         """Return the mean over positive pairs; between 0 and 4."""
         index, scores = pairs.positive_scores()
         weights = None if pairs.anchor_weights is None else pairs.anchor_weights[index]
-        return Loss.over_rows(2 - 2 * scores, weights=weights)
+        loss = Loss.over_rows(2 - 2 * scores, weights=weights)
+        some = torch.bincount(index, minlength=len(pairs.anchors)) > 0
+        return Loss(loss.terms, (Loss.left_out(~some),))

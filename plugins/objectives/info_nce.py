@@ -45,9 +45,13 @@ class InfoNCE(SoftmaxObjective):
         losses = cross_entropies(rows)
         some = rows.positive_count > 0
         loss = Loss.over_rows(losses / rows.positive_count.clamp(min=1), some, weights=pairs.anchor_weights)
-        # log(candidates) - loss bounds the mutual information of anchor and positive from below (ibid., eq. 5).
+        if pairs.hardness or pairs.positive_prior:
+            return loss
+        # log(candidates) - loss bounds the mutual information of anchor and positive from below (ibid., eq. 5), where
+        # the negatives are what they are: an estimate of their sum is no bound.
         bound = rows.positive_count * torch.log1p(rows.negative_count.to(losses.dtype)) - losses.detach()
-        return Loss(loss.terms, (Term("mutual_information_bound", bound.sum(), rows.positive_count.sum()),))
+        metric = Term("mutual_information_bound", bound.sum(), rows.positive_count.sum())
+        return Loss(loss.terms, (*loss.metrics, metric))
 
 
 def cross_entropies(rows: RowStatistics) -> Tensor:

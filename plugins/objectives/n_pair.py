@@ -67,7 +67,8 @@ class NPair(SoftmaxObjective):
                     pairs.weighted(rows.positive_count).sum(),
                     self.regularization,
                 ),
-            )
+            ),
+            loss.metrics,
         )
 
     def extra_repr(self) -> str:

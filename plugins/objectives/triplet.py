@@ -87,7 +87,9 @@ def _over_triplets(pairs: Pairs, function: Callable[[Tensor], Tensor], margin: f
     sums = row_sums(rows, function, of="negative", offset=positive - margin)
     # Without a single triplet there is nothing to sum over, and still a gradient, of zeros, that DDP waits for.
     total = rows.weighted(sums).sum() + 0.0 * positive.sum()
-    return Loss((Term("loss", total, rows.weighted(triplets).sum()),))
+    anchor = torch.cat([block.positive_slots()[0] for block in pairs.blocks])  # of each of the rows
+    some = torch.bincount(anchor[triplets > 0], minlength=len(pairs.anchors)) > 0
+    return Loss((Term("loss", total, rows.weighted(triplets).sum()),), (Loss.left_out(~some),))
 
 
 def _softplus(values: Tensor) -> Tensor:

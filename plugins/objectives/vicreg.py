@@ -21,6 +21,8 @@ class VICReg(Objective):
         c(Z) = sum over d != e of cov(Z)_de^2 / D
 
     The embeddings enter as they are, not normalised. The views may come from different encoders. Extra memory is D x D.
+    Z are the anchors and Z' their positives: ``Positives("forward")`` makes each one view; of other samplers the views
+    may stand mixed on both sides.
 
     Args:
         invariance: weight of the mean squared error over all entries, usually 25.
@@ -55,7 +57,7 @@ class VICReg(Objective):
         Args:
             pairs: one view against the other (`Positives("forward")`), so that each side is one view's embeddings.
         """
-        first, second = pairs.aligned()
+        anchor, first, second = pairs.positive_index()
         squared = (first - second).square().mean(1).sum()
         (v_first, c_first), (v_second, c_second) = self._spread(first), self._spread(second)
         # Variance and covariance are of all ranks' rows, and so the same on each: their mean over ranks is the value.
@@ -64,7 +66,8 @@ class VICReg(Objective):
                 Term("invariance", squared, float(len(first)), self.invariance),
                 Term("variance", v_first + v_second, 1.0, self.variance),
                 Term("covariance", c_first + c_second, 1.0, self.covariance),
-            )
+            ),
+            (Loss.left_out(torch.bincount(anchor, minlength=len(pairs.anchors)) == 0),),
         )
 
     def _spread(self, rows: Tensor) -> tuple[Tensor, Tensor]:
