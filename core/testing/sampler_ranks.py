@@ -5,24 +5,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from kontrast import (
-    IncompatibleError,
-    Loss,
-    Needs,
-    Objective,
-    Pairs,
-    PairSampler,
-    Similarity,
-    rank,
-    row_statistics,
-    world_size,
-)
+from kontrast import IncompatibleError, PairSampler, Similarity, rank, world_size
 
 from .checks import ConformanceError
 from .objective_ranks import same_gradient, same_loss
 from .processes import processes
 from .relations import Compared, Dress, Row, element, relations, steps
 from .sampler import SamplerCase
+from .sampler_values import Softmax
 from .scene import Measured, commit, learned, measured, pairs_of, scored
 
 __all__ = ["CHECKS"]
@@ -33,18 +23,6 @@ COUNTS = {
     2: ((3, 2), (4, 1), (1, 3), (3, 3)),
     3: ((2, 1, 2), (1, 3, 1), (1, 1, 2), (2, 3, 1)),
 }
-
-
-class Softmax(Objective):
-    """Reads all that a sampler says: the positives' mean against everything compared."""
-
-    needs = Needs(softmax=True)
-
-    def forward(self, pairs: Pairs) -> Loss:
-        """Return the loss over anchors with a positive."""
-        rows = row_statistics(pairs, temperature=0.7)
-        others = torch.where(rows.negative_count > 0, rows.logsumexp, 0.0)
-        return Loss.over_rows(others - rows.positive_mean, rows.positive_count > 0)
 
 
 @dataclass(frozen=True)

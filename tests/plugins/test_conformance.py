@@ -3,10 +3,12 @@
 Shapes: V views, N samples, D embedding size.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import test_compositions as loops
 import test_objectives
 import test_pair_objectives
 import torch
@@ -14,6 +16,7 @@ import torch
 import kontrast as kt
 from kontrast.plugins.samplers import GuidedNegatives
 from kontrast.testing import check_adapter, check_augmenter, check_encoder, check_method, check_objective, check_sampler
+from kontrast.testing.sampler import Batch, SamplerOracle
 
 several_processes = pytest.mark.usefixtures("gloo")
 
@@ -79,18 +82,66 @@ def test_objective_with_another_sampler(name: str, sampler: Callable[[], kt.Pair
     check_objective(name, sampler=sampler())
 
 
+def _table() -> torch.Tensor:
+    return torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
+
+
 # What a name alone does not say.
 MADE: dict[str, Callable[[], kt.PairSampler]] = {
-    "guided-negatives": lambda: GuidedNegatives(
-        kt.InBatch(), torch.randn(64, 5, generator=torch.Generator().manual_seed(0)), margin=0.3
-    ),
+    "guided-negatives": lambda: GuidedNegatives(kt.InBatch(), _table(), margin=0.3),
 }
+
+
+# Who is compared with whom by plain loops, and what comes of it on the kit's batches of seed 0.
+SAMPLED: dict[str, tuple[loops.Sampled, float]] = {
+    "debiased": (loops.estimated(loops.in_batch("all"), prior=0.1), 2.54274052344),
+    "guided-negatives": (loops.guided(loops.in_batch("all"), 0.3, _table()), 2.38796502691),
+    "hard-negatives": (loops.estimated(loops.in_batch("all"), hardness=1.0), 2.66252325269),
+    "hardest-negatives": (loops.hardest(loops.in_batch("all"), 1), 1.2606614662),
+    "in-batch": (loops.in_batch("all"), 2.51818871002),
+    "nearest-neighbors": (loops.nearest(13), 2.03556651434),
+    "no-duplicates": (loops.in_batch("all"), 2.51818871002),
+    "per-class": (loops.in_batch("all"), 2.51818871002),
+    "positives": (loops.positives("all"), 0.119919487779),
+    "queue": (loops.queue(loops.in_batch("all"), 13), 3.28117474958),
+    "same-group": (loops.in_batch("all"), 2.51818871002),
+    "semi-hard-negatives": (loops.semi_hard(loops.in_batch("all")), 0.668731132009),
+}
+
+
+def _sampled(sampled: loops.Sampled) -> SamplerOracle:
+    """Return the value that the kit asks of an oracle."""
+
+    def value(rows: list[loops.Scores], part: loops.Comparison) -> float:
+        losses = []
+        for positives, negatives in rows:
+            if not positives:
+                continue
+            total = loops.negative_sum((positives, negatives), part, lambda s: s / 0.7)
+            total += math.fsum(math.exp(s / 0.7) for s in positives)
+            losses.append((math.log(total) if negatives else 0.0) - math.fsum(positives) / 0.7 / len(positives))
+        return math.fsum(losses) / len(losses)
+
+    def oracle(batches: list[Batch]) -> float:
+        *earlier, last = batches
+        past = [
+            (row, sample, view)
+            for batch in earlier
+            for view, rows in enumerate(batch["views"])
+            for row, sample in zip(rows, batch["ids"], strict=True)
+        ]
+        return loops.expected(sampled, value, loops.World(list(last["views"]), last["ids"], past))  # type: ignore[arg-type]
+
+    return oracle
 
 
 @pytest.mark.parametrize("name", kt.get_records(kt.SamplerRecord))
 @several_processes
 def test_sampler(name: str) -> None:
-    check_sampler(MADE.get(name, name))
+    assert name in SAMPLED, f"give `{name}` an oracle in plain loops and a reference value"
+    sampled, reference = SAMPLED[name]
+    report = check_sampler(MADE.get(name, name), oracle=_sampled(sampled), reference={0: reference})
+    assert report.state("equals-the-oracle") == report.state("equals-the-reference") == "passed"
 
 
 @pytest.mark.parametrize(
@@ -100,10 +151,10 @@ def test_sampler(name: str) -> None:
         lambda: kt.InBatch("forward", match="groups"),
         lambda: kt.Queue(kt.Positives("forward"), size=5),
         lambda: kt.Queue(kt.InBatch(match="labels"), size=7),
-        lambda: kt.Queue(kt.Queue(kt.InBatch("forward"), size=3), size=7),
         lambda: kt.Debiased(kt.HardNegatives(kt.Queue(kt.InBatch(), size=9), hardness=0.5), positive_prior=0.1),
         lambda: kt.HardestNegatives(kt.Queue(kt.InBatch(), size=9), count=3),
         lambda: kt.SemiHardNegatives(kt.Queue(kt.Positives("forward"), size=9)),
+        lambda: kt.HardestNegatives(GuidedNegatives(kt.Queue(kt.InBatch(), size=9), _table(), margin=0.3), count=2),
     ],
 )
 @several_processes

@@ -173,6 +173,15 @@ class InHalf(Good):
         return logsumexp - positive, rows.positive_count > 0
 
 
+class UnderAutocast(Good):
+    """Multiplies before precision is seen to."""
+
+    def __call__(self, pairs: kt.Pairs) -> kt.Loss:
+        plain = super().__call__(pairs)
+        spread = (pairs.anchors @ pairs.anchors.T).float().square().mean()
+        return kt.Loss((*plain.terms, kt.Term("spread", spread, 1.0)))
+
+
 class ByValue(Good):
     """Takes rows that are equal for one and the same."""
 
@@ -275,6 +284,7 @@ BROKEN: dict[str, tuple[type[kt.Objective], ...]] = {
     "zero-vectors": (OwnNorm, SmallNorm),
     "temperatures": (Exponentials,),
     "half-precision": (InHalf,),
+    "autocast": (UnderAutocast,),
     "duplicates": (ByValue,),
     "state-continues": (ForgetsItsSteps,),
     "forward-changes-nothing": (MovesInForward, CountsCalls),

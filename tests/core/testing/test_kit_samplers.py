@@ -1,5 +1,6 @@
 """The kit finds the fault in samplers that are broken on purpose, by the check that names it."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from torch import Tensor
 import kontrast as kt
 from kontrast.plugins.objectives import InfoNCE
 from kontrast.testing import ConformanceError, check_sampler, sampler_checks
+from kontrast.testing.sampler import Batch
 
 Views = Sequence[kt.Encoded]
 
@@ -129,6 +131,67 @@ class GathersWithoutGradient(Good):
         rows = theirs.rows.detach().clone()
         rows[first : first + len(ours.copies)] = ours.rows  # what the field calls gather without gradient
         return ours, replace(theirs, rows=rows)
+
+
+class Detaches(Good):
+    def sides(self, encoded: Views) -> tuple[kt.Encoded, kt.Encoded]:
+        ours, theirs = super().sides(encoded)
+        return ours, theirs.detach()
+
+
+class WeighsByPosition(Good):
+    def pairs(self, encoded: Views) -> list[kt.Pairs]:
+        (pairs,) = super().pairs(encoded)
+        block = pairs.blocks[0]
+        return [replace(pairs, blocks=(replace(block, log_weights=torch.arange(len(block.candidates)).double()),))]
+
+
+class LeavesOutThird(Good):
+    """The third row of the batch is no candidate."""
+
+    def pairs(self, encoded: Views) -> list[kt.Pairs]:
+        (pairs,) = super().pairs(encoded)
+        block = pairs.blocks[0]
+        weights = torch.zeros(len(block.candidates)).double()
+        weights[2:3] = -torch.inf
+        return [replace(pairs, blocks=(replace(block, log_weights=weights),))]
+
+
+class OnePerValue(Good):
+    """Takes candidates that are equal for one and the same."""
+
+    def pairs(self, encoded: Views) -> list[kt.Pairs]:
+        (pairs,) = super().pairs(encoded)
+        block = pairs.blocks[0]
+        twice = (block.candidates[:, None] == block.candidates[None]).all(-1).tril(-1).any(1)
+        return [replace(pairs, blocks=(replace(block, log_weights=torch.where(twice, -torch.inf, 0.0)),))]
+
+
+class Divides(Good):
+    """Scales rows by itself, and divides by zero, or with `least` by little."""
+
+    least = 0.0
+
+    def sides(self, encoded: Views) -> tuple[kt.Encoded, kt.Encoded]:
+        ours, theirs = super().sides(encoded)
+        assert ours.rows is not None
+        return replace(ours, rows=ours.rows / ours.rows.norm(dim=1, keepdim=True).clamp(min=self.least)), theirs
+
+
+class WeighsByLength(Good):
+    """Candidates count by their length, in their own precision."""
+
+    factor = 1.0
+
+    def pairs(self, encoded: Views) -> list[kt.Pairs]:
+        (pairs,) = super().pairs(encoded)
+        block = pairs.blocks[0]
+        weights = block.candidates.detach().norm(dim=1) * self.factor
+        return [replace(pairs, blocks=(replace(block, log_weights=weights),))]
+
+
+class WeighsALot(WeighsByLength):
+    factor = 1e5
 
 
 class Random(Good):
@@ -288,6 +351,12 @@ BROKEN: dict[str, tuple[Callable[[], kt.PairSampler], ...]] = {
     "relations-on-3-processes": (RemembersByRank,),
     "gradient-on-2-processes": (GathersWithoutGradient,),
     "gradient-on-3-processes": (GathersWithoutGradient,),
+    "gradcheck": (Detaches,),
+    "order-of-rows": (WeighsByPosition, LeavesOutThird),
+    "duplicates": (OnePerValue,),
+    "zero-vectors": (Divides,),
+    "half-precision": (WeighsByLength,),
+    "temperatures": (WeighsALot,),
     "gives-is-true": (SaysNone, SaysSome, lambda: SaysPlain(kt.InBatch())),
     "reads-is-true": (ReadsMore,),
     "arrange": (Drops, Shuffles, SortsInPlace),
@@ -312,14 +381,39 @@ def test_a_fault_is_caught_by_the_check_that_names_it(name: str, broken: Callabl
         kt.InBatch("forward", match="groups"),
         kt.Queue(kt.Positives("forward"), size=5),
         kt.Queue(kt.InBatch(match="labels"), size=7),
-        kt.Queue(kt.Queue(kt.InBatch("forward"), size=3), size=7),
         lambda: kt.Debiased(kt.HardNegatives(kt.Queue(kt.InBatch(), size=9))),
     ],
 )
 @pytest.mark.usefixtures("gloo")
 def test_what_is_right_passes(right: kt.PairSampler | Callable[[], kt.PairSampler]) -> None:
     report = check_sampler(right)
-    assert {result.state for result in report.results} <= {"passed", "not applicable"}
+    assert {result.state for result in report.results} <= {"passed", "not applicable", "not given"}
+
+
+def every_other(batches: list[Batch]) -> float:
+    """Each row of the last batch against all its others."""
+    last = batches[-1]
+    rows = [(row, sample) for view in last["views"] for row, sample in zip(view, last["ids"], strict=True)]
+    losses = []
+    for i, (anchor, sample) in enumerate(rows):
+        logits = {}
+        for k, (row, _) in enumerate(rows):
+            dot = math.fsum(x * y for x, y in zip(anchor, row, strict=True))
+            logits[k] = dot / math.hypot(*anchor) / math.hypot(*row) / 0.7
+        total = math.log(math.fsum(math.exp(logit) for k, logit in logits.items() if k != i))
+        (positive,) = (logits[k] for k, (_, other) in enumerate(rows) if k != i and other == sample)
+        losses.append(total - positive)
+    return math.fsum(losses) / len(losses)
+
+
+@pytest.mark.usefixtures("gloo")
+def test_an_oracle_and_a_reference_decide() -> None:
+    report = check_sampler(Good, oracle=every_other)
+    assert (report.state("equals-the-oracle"), report.state("equals-the-reference")) == ("passed", "not given")
+    with pytest.raises(ConformanceError, match=r"equals-the-oracle: on the batches of seed 0 the loss is"):
+        check_sampler(kt.InBatch("cross"), oracle=every_other)
+    with pytest.raises(ConformanceError, match=r"equals-the-reference: on the batches of seed 3 the loss is .* 1\.25"):
+        check_sampler(Good, reference={3: 1.25})
 
 
 @pytest.mark.usefixtures("gloo")
