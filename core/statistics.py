@@ -114,7 +114,10 @@ def row_statistics(pairs: Pairs, *, temperature: float = 1.0) -> RowStatistics:
         positives, negatives = (torch.stack(counts).sum(0) for counts in zip(*(p.counts for p in parts), strict=True))
         total = torch.stack([part.positive_sum for part in parts]).sum(0)
         check_finite(pairs, total)
-    return RowStatistics(positives, negatives, total / positives.clamp(min=1), pairs, parts)
+    rows = RowStatistics(positives, negatives, total / positives.clamp(min=1), pairs, parts)
+    if not any(part.labelled for part in parts):
+        rows.logsumexp  # noqa: B018  it is there already, and what is wrong with it is said here
+    return rows
 
 
 def _log_added(parts: list[Tensor]) -> Tensor:
