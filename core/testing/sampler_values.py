@@ -14,7 +14,7 @@ from torch import Tensor
 from kontrast import Cosine, Encoded, Loss, Needs, Objective, Pairs, PairSampler, pair_counts, row_statistics
 
 from .checks import ConformanceError, NotCheckedError
-from .relations import relations
+from .relations import element, relations
 from .sampler import Batch, SamplerCase
 from .scene import Measured, commit, measured, pairs_of, scored
 
@@ -63,12 +63,18 @@ def _last(case: SamplerCase, seed: int = 0, change: Callable[[list[Encoded]], li
     return _Last(sampler, change(last.encoded))
 
 
+def _embedding(case: SamplerCase, encoded: list[Encoded], rows: Tensor) -> list[Encoded]:
+    """Return the views with other embeddings [V, N, D], of samples and of the elements inside them."""
+    views = [replace(view, rows=own) for view, own in zip(encoded, rows, strict=True)]
+    return [element(view) for view in views] if case.dress is None else views
+
+
 def _measured(
     case: SamplerCase, sampler: PairSampler, encoded: list[Encoded], rows: Tensor, temperature: float = 0.7
 ) -> Measured:
     """Return loss and gradients of a batch with other embeddings [V, N, D] in their own precision."""
     rows = rows.detach().requires_grad_()
-    views = [replace(view, rows=own) for view, own in zip(encoded, rows, strict=True)]
+    views = _embedding(case, encoded, rows)
     similarity = copy.deepcopy(case.similarity).to(rows.dtype if rows.dtype == torch.float64 else torch.float32)
     return measured(scored(Softmax(temperature), pairs_of(sampler, similarity, views)), rows, similarity, sampler)
 
@@ -116,7 +122,7 @@ def gradcheck(case: SamplerCase) -> None:
     parameters = [p for module in (case.similarity, last.sampler) for p in module.parameters() if p.requires_grad]
 
     def value(rows: Tensor, *parameters: Tensor) -> Tensor:
-        views = [replace(view, rows=own) for view, own in zip(last.encoded, rows, strict=True)]
+        views = _embedding(case, last.encoded, rows)
         return scored(Softmax(), pairs_of(last.sampler, case.similarity, views)).reduced().backward
 
     if not torch.autograd.gradcheck(value, (rows, *parameters), raise_exception=False):
@@ -150,10 +156,17 @@ def _picked(view: Encoded, order: Tensor) -> Encoded:
     if len(view.ids) != SIZES[-1]:
         return view  # a stream of something else than the batch's rows
     labels, groups = (None if key is None else key[order] for key in (view.labels, view.groups))
-    rows = None if view.rows is None else view.rows[order]
+    rows, dense = (None if part is None else part[order] for part in (view.rows, view.dense))
     streams = {name: _picked(stream, order) for name, stream in view.streams.items()}
     return replace(
-        view, rows=rows, ids=view.ids[order], copies=view.copies[order], labels=labels, groups=groups, streams=streams
+        view,
+        rows=rows,
+        ids=view.ids[order],
+        copies=view.copies[order],
+        labels=labels,
+        groups=groups,
+        dense=dense,
+        streams=streams,
     )
 
 
@@ -174,7 +187,7 @@ def duplicates(case: SamplerCase) -> None:
 
 def _counts(case: SamplerCase, last: _Last, rows: Tensor) -> list[list[int]]:
     """Return how many positives, and how many negatives, each anchor has, of all Pairs."""
-    views = [replace(view, rows=own) for view, own in zip(last.encoded, rows, strict=True)]
+    views = _embedding(case, last.encoded, rows)
     return [counts.tolist() for part in pairs_of(last.sampler, case.similarity, views) for counts in pair_counts(part)]
 
 
@@ -212,10 +225,11 @@ def _cast(case: SamplerCase, dtype: torch.dtype) -> tuple[_Last, _Last]:
 
     def cast(*dtypes: torch.dtype) -> Callable[[list[Encoded]], list[Encoded]]:
         def rows_of(view: Encoded) -> Encoded:
-            rows = view.rows
+            rows, dense = view.rows, view.dense
             for dtype in dtypes:
-                rows = None if rows is None else rows.to(dtype)
-            return replace(view, rows=rows, streams={name: rows_of(stream) for name, stream in view.streams.items()})
+                rows, dense = (None if part is None else part.to(dtype) for part in (rows, dense))
+            streams = {name: rows_of(stream) for name, stream in view.streams.items()}
+            return replace(view, rows=rows, dense=dense, streams=streams)
 
         return lambda encoded: [rows_of(view) for view in encoded]
 

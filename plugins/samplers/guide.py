@@ -70,8 +70,9 @@ class WithGuide(Encoder):
         return replace(encoded, streams={**encoded.streams, "guide": Encoded(rows, view.ids, copies)})
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "WithGuide":
-        self.guide._apply(fn)  # it goes where the encoder goes
-        super()._apply(fn, recurse)
+        # It goes where the encoder goes.
+        self.guide._apply(fn)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
 

@@ -23,7 +23,7 @@ class LocalGlobal(PairSampler):
     @property
     def gives(self) -> Gives:
         """Negatives from two samples on."""
-        return Gives(min_batch=2, own_rows=False)
+        return Gives(min_batch=2)
 
     def pairs(self, encoded: Sequence[Encoded]) -> list[Pairs]:
         """Return one Pairs per view, the samples' rows gathered over ranks."""

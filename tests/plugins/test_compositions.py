@@ -125,6 +125,19 @@ def nearest(size: int) -> Sampled:
     return sampled
 
 
+def local_global(world: World) -> list[Comparison]:
+    """Return each element, which the kit makes by reading a row backwards, against the rows of its view."""
+    found = []
+    for view in world.views:
+        named = list(zip(view, world.ids, strict=True))
+        rows = [
+            Row(list(reversed(row)), own, [(row, own)], [(other, sample) for other, sample in named if sample != own])
+            for row, own in named
+        ]
+        found.append(Comparison(rows))
+    return found
+
+
 def each(inner: Sampled, change: Callable[[Row, World], list[Row]]) -> Sampled:
     def sampled(world: World) -> list[Comparison]:
         return [replace(part, rows=[new for row in part.rows for new in change(row, world)]) for part in inner(world)]
@@ -216,18 +229,18 @@ def softmax(kind: str, logit: Callable[[float], float]) -> Callable[[list[Scores
         losses = []
         for row in rows:
             exps = [math.exp(logit(s)) for s in row[0]]
-            negatives = negative_sum(row, part, logit)
+            others = negative_sum(row, part, logit)
             if not exps or (kind == "dcl" and not row[1]):
                 continue
             mean = math.fsum(map(logit, row[0])) / len(exps)
-            losses.append(
-                {
-                    "info-nce": lambda e=exps, n=negatives: math.fsum(math.log((x + n) / x) for x in e) / len(e),
-                    "out": lambda e=exps, n=negatives, m=mean: math.log(math.fsum(e) + n) - m,
-                    "in": lambda e=exps, n=negatives: math.log((math.fsum(e) + n) / (math.fsum(e) / len(e))),
-                    "dcl": lambda n=negatives, m=mean: math.log(n or 1.0) - m,
-                }[kind]()
-            )
+            if kind == "info-nce":
+                losses.append(math.fsum(math.log((x + others) / x) for x in exps) / len(exps))
+            elif kind == "out":
+                losses.append(math.log(math.fsum(exps) + others) - mean)
+            elif kind == "in":
+                losses.append(math.log((math.fsum(exps) + others) / (math.fsum(exps) / len(exps))))
+            else:
+                losses.append(math.log(others) - mean)
         return math.fsum(losses) / len(losses) if losses else 0.0
 
     return loss

@@ -95,10 +95,12 @@ MADE: dict[str, Callable[[], kt.PairSampler]] = {
 # Who is compared with whom by plain loops, and what comes of it on the kit's batches of seed 0.
 SAMPLED: dict[str, tuple[loops.Sampled, float]] = {
     "debiased": (loops.estimated(loops.in_batch("all"), prior=0.1), 2.54274052344),
+    "elements": (loops.in_batch("all"), 2.51818871002),  # an element is its sample's row, read backwards
     "guided-negatives": (loops.guided(loops.in_batch("all"), 0.3, _table()), 2.38796502691),
     "hard-negatives": (loops.estimated(loops.in_batch("all"), hardness=1.0), 2.66252325269),
     "hardest-negatives": (loops.hardest(loops.in_batch("all"), 1), 1.2606614662),
     "in-batch": (loops.in_batch("all"), 2.51818871002),
+    "local-global": (loops.local_global, 1.90612373554),
     "nearest-neighbors": (loops.nearest(13), 2.03556651434),
     "no-duplicates": (loops.in_batch("all"), 2.51818871002),
     "per-class": (loops.in_batch("all"), 2.51818871002),

@@ -181,17 +181,21 @@ class Divides(Good):
 class WeighsByLength(Good):
     """Candidates count by their length, in their own precision."""
 
-    factor = 1.0
-
     def pairs(self, encoded: Views) -> list[kt.Pairs]:
         (pairs,) = super().pairs(encoded)
         block = pairs.blocks[0]
-        weights = block.candidates.detach().norm(dim=1) * self.factor
+        weights = self.weights(block.candidates.detach().norm(dim=1))
         return [replace(pairs, blocks=(replace(block, log_weights=weights),))]
 
+    def weights(self, lengths: Tensor) -> Tensor:
+        return lengths
 
-class WeighsALot(WeighsByLength):
-    factor = 1e5
+
+class Overflows(WeighsByLength):
+    """Exponentials instead of their logarithms."""
+
+    def weights(self, lengths: Tensor) -> Tensor:
+        return (40 * lengths).exp().log()
 
 
 class Random(Good):
@@ -263,7 +267,8 @@ class Memory(Good):
         if not filled.any():
             return pairs
         ours, theirs = kt.Keys(alias=pairs.rows.ids), kt.Keys(alias=self.ids[filled])
-        return pairs.with_blocks([kt.Block(pairs.anchors, self.rows[filled], ours, theirs)])
+        rows = self.rows[filled].to(pairs.anchors.dtype)
+        return pairs.with_blocks([kt.Block(pairs.anchors, rows, ours, theirs)])
 
     def commit(self, encoded: Views) -> None:
         new = self.new(encoded)
@@ -356,7 +361,7 @@ BROKEN: dict[str, tuple[Callable[[], kt.PairSampler], ...]] = {
     "duplicates": (OnePerValue,),
     "zero-vectors": (Divides,),
     "half-precision": (WeighsByLength,),
-    "temperatures": (WeighsALot,),
+    "temperatures": (Overflows,),
     "gives-is-true": (SaysNone, SaysSome, lambda: SaysPlain(kt.InBatch())),
     "reads-is-true": (ReadsMore,),
     "arrange": (Drops, Shuffles, SortsInPlace),
