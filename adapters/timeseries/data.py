@@ -3,7 +3,7 @@
 Shapes: N series, T time steps of the longest, C channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from warnings import warn
 
@@ -30,8 +30,8 @@ def series(values: Any, labels: Any = None, groups: Tensor | None = None) -> kt.
         groups: which recording each is from, int64 [N].
 
     Raises:
-        InvalidValueError: names the first series of fewer than two steps, of other channels than the first, without
-            any value, or with an infinite one; or says that labels are no integers.
+        InvalidValueError: names the first series that is no numbers, of fewer than two steps, of other channels than
+            the first, without any value, with an infinite one, or whose label is no integer.
     """
     return _series(values, labels, groups)
 
@@ -39,20 +39,22 @@ def series(values: Any, labels: Any = None, groups: Tensor | None = None) -> kt.
 def _series(values: Any, labels: Any, groups: Tensor | None = None, names: Sequence[Any] = ()) -> kt.ArrayData:
     """Return `series`, which are called by names of their own beside their numbers where they have any."""
     if isinstance(values, Tensor) or (isinstance(values, np.ndarray) and values.dtype != object):
-        whole = torch.as_tensor(values).float()
+        whole = _real(values, "series")
         whole = whole[:, :, None] if whole.ndim == 2 else whole
+    elif isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise kt.InvalidValueError(f"series must be an array or a sequence of arrays, got {values!r}")
     else:
         whole = _padded(list(values), names)
-    if whole.ndim != 3:
+    if whole.ndim != 3 or not whole.shape[2]:
         raise kt.InvalidValueError(f"series must be [N, T] or [N, T, C], got {list(whole.shape)}")
     if whole.shape[1] < 2:
-        raise kt.InvalidValueError(f"series must have at least 2 time steps, got {whole.shape[1]}")
+        raise kt.InvalidValueError(f"series must have at least 2 time steps, got {whole.shape[1]} in all {len(whole)}")
     _check_values(whole, names)
     return kt.ArrayData(whole.contiguous(), _classes(labels, names), groups)
 
 
 def from_frame(
-    frame: Any, *, series_id: str, time: str, values: Sequence[str], label: str | None = None
+    frame: Any, *, series_id: str, time: str, values: str | Sequence[str], label: str | None = None
 ) -> kt.ArrayData:
     """Return the series of a pandas frame in long form, one row per time step, in order of their ids.
 
@@ -60,12 +62,15 @@ def from_frame(
         frame: a pandas DataFrame.
         series_id: the column that says to which series a row belongs.
         time: the column of time stamps, which must rise within a series.
-        values: the columns of values, one per channel.
+        values: the columns of values, one per channel; or the name of one.
         label: the column of integer classes, one value per series.
 
     Raises:
         InvalidValueError: if a column is missing, or time stamps of a series do not rise; names the series.
     """
+    values = [values] if isinstance(values, str) else values
+    if not hasattr(frame, "columns"):
+        raise kt.InvalidValueError(f"`frame` must be a pandas DataFrame, got {type(frame).__name__}")
     for column in (series_id, time, *values, *([] if label is None else [label])):
         if column not in frame.columns:
             raise kt.UnknownNameError("column", column, [str(name) for name in frame.columns])
@@ -83,7 +88,7 @@ def from_frame(
                 f"by `{time}` and drop what stands there twice"
             )
         names.append(name)
-        parts.append(rows[list(values)].to_numpy(dtype=np.float32))
+        parts.append(rows[list(values)].to_numpy())
         if label is not None:
             if rows[label].nunique() != 1:
                 raise kt.InvalidValueError(
@@ -96,6 +101,8 @@ def from_frame(
 def windows(recording: Any, length: int, step: int | None = None, *, recording_id: int = 0) -> kt.ArrayData:
     """Cut a long recording into windows; without copying it, so a million steps stay a million.
 
+    Windows that lie in a gap are kept: encoders represent them by zero.
+
     Args:
         recording: [T] or [T, C]; what is left after the last full window is not used.
         length: steps of a window, >= 2.
@@ -103,10 +110,12 @@ def windows(recording: Any, length: int, step: int | None = None, *, recording_i
         recording_id: the windows' group.
 
     Raises:
-        InvalidValueError: if the recording is shorter than a window, or holds an infinite value.
+        InvalidValueError: if the recording is shorter than a window, holds an infinite value, or none at all.
     """
-    values = torch.as_tensor(recording).float()
+    values = _real(recording, f"recording {recording_id}")
     values = values[:, None] if values.ndim == 1 else values
+    if values.ndim != 2:
+        raise kt.InvalidValueError(f"a recording must be [T] or [T, C], got {list(values.shape)}")
     step = length if step is None else step
     if length < 2 or step < 1:
         raise kt.InvalidValueError(f"`length` must be >= 2 and `step` >= 1, got {length} and {step}")
@@ -118,6 +127,8 @@ def windows(recording: Any, length: int, step: int | None = None, *, recording_i
             f"values must be finite or NaN, got infinity in recording {recording_id} "
             f"at step {int(infinite.nonzero()[0])}"
         )
+    if values.isnan().all():
+        raise kt.InvalidValueError(f"a recording must have a value, and recording {recording_id} is NaN throughout")
     cut = values.unfold(0, length, step).transpose(1, 2)
     return kt.ArrayData(cut, groups=torch.full((len(cut),), recording_id))
 
@@ -147,8 +158,19 @@ def _called(number: int, names: Sequence[Any]) -> str:
     return f"{number} ({names[number]})" if len(names) > number else str(number)
 
 
+def _real(values: Any, what: str) -> Tensor:
+    """Return real numbers as float32; None is NaN."""
+    try:
+        complex_ = values.is_complex() if isinstance(values, Tensor) else np.iscomplexobj(values)
+        if complex_:
+            raise TypeError("complex ones")
+        return values.float() if isinstance(values, Tensor) else torch.from_numpy(np.array(values, dtype=np.float32))
+    except (TypeError, ValueError) as error:
+        raise kt.InvalidValueError(f"{what} must be real numbers, got: {error}") from error
+
+
 def _padded(values: Sequence[Any], names: Sequence[Any]) -> Tensor:
-    parts = [torch.from_numpy(np.array(part, dtype=np.float32)) for part in values]
+    parts = [_real(part, f"series {_called(number, names)}") for number, part in enumerate(values)]
     if not parts:
         raise kt.InvalidValueError("a data set must hold at least one series, got none")
     parts = [part[:, None] if part.ndim == 1 else part for part in parts]
@@ -193,7 +215,10 @@ def _classes(labels: Any, names: Sequence[Any]) -> Tensor | None:
         return None
     array = np.asarray(labels)
     if array.dtype.kind not in "iu":
-        wrong = next((n for n, label in enumerate(array.tolist()) if not isinstance(label, int)), 0)
+        # Of numbers the one that shows best what is wrong: 1.5, not 1.0 before it.
+        floating = array.dtype.kind == "f"
+        listed = enumerate(array.tolist())
+        wrong = next((n for n, one in listed if not (one.is_integer() if floating else isinstance(one, int))), 0)
         raise kt.InvalidValueError(
             f"labels must be integers, got {array.tolist()[wrong]!r} for series {_called(wrong, names)}; "
             "number the classes"

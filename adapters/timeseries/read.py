@@ -5,6 +5,8 @@ Shapes: N series, T time steps, C channels.
 
 import math
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,17 +75,35 @@ def _npz(path: Path) -> kt.Splits[kt.ArrayData]:
             for name, values in ((names[0], train), (names[2], test)):
                 if values is not None and values.dtype.kind not in "iuf":
                     raise kt.InvalidValueError(f"`{name}` in {path.name} must be numbers, got {values.dtype}")
-            return _splits(series(train, labels), None if test is None else series(test, test_labels))
+            with _named(f"{names[0]} of {path.name}"):
+                data = series(train, labels)
+            if test is None:
+                return _splits(data, None)
+            with _named(f"{names[2]} of {path.name}"):
+                return _splits(data, series(test, test_labels))
     raise kt.InvalidValueError(f"{path.name} must hold an array `X_train` or `series`, got {sorted(found)}")
 
 
 def _archive(train: Path, test: Path | None) -> kt.Splits[kt.ArrayData]:
     """Read an archive's pair of files; classes are numbered in the order of their names, alike in both."""
-    parts = [_text(path) for path in (train, test) if path is not None]
+    paths = [path for path in (train, test) if path is not None]
+    parts = [_text(path) for path in paths]
     names = sorted({name for _, given in parts for name in given}, key=lambda name: (_number(name), name))
     numbers = {name: number for number, name in enumerate(names)}
-    data = [series(values, np.array([numbers[name] for name in given]) if given else None) for values, given in parts]
+    data = []
+    for path, (values, given) in zip(paths, parts, strict=True):
+        with _named(path.name):
+            data.append(series(values, np.array([numbers[name] for name in given]) if given else None))
     return _splits(data[0], data[1] if len(data) > 1 else None)
+
+
+@contextmanager
+def _named(part: str) -> Iterator[None]:
+    """Say in which part of which file a series is that cannot be taken."""
+    try:
+        yield
+    except kt.InvalidValueError as error:
+        raise kt.InvalidValueError(f"{part}: {error}") from error
 
 
 def _text(path: Path) -> tuple[list[Any], list[str]]:

@@ -94,3 +94,55 @@ def test_rows_of_no_series_are_refused() -> None:
     frame = pandas.DataFrame({"id": [1, 1, NAN], "t": [0, 1, 0], "v": [1.0, 2, 3]})
     with pytest.raises(kt.InvalidValueError, match="`id` must say the series of every row"):
         timeseries.from_frame(frame, series_id="id", time="t", values=["v"])
+
+
+@pytest.mark.parametrize(
+    ("values", "labels", "sentence"),
+    [
+        ([["a", "b"], [1, 2]], None, "series 0 must be real numbers, got: could not convert string to float: 'a'"),
+        (np.array([["a", "b"]]), None, "series must be real numbers, got: could not convert"),
+        (np.ones((2, 3), dtype=complex), None, "series must be real numbers, got: complex"),
+        (torch.ones(2, 3, dtype=torch.complex64), None, "series must be real numbers, got: complex"),
+        (3.0, None, "must be an array or a sequence of arrays, got 3.0"),
+        ("abc", None, "must be an array or a sequence of arrays, got 'abc'"),
+        (np.zeros((3, 5, 0)), None, r"series must be \[N, T\] or \[N, T, C\], got \[3, 5, 0\]"),
+        (np.eye(4, 1), None, "at least 2 time steps, got 1 in all 4"),
+        (np.eye(4, 5), [0.0, 1.0, 1.5, 2.0], "labels must be integers, got 1.5 for series 2"),
+        (np.eye(4, 5), [0, 1, NAN, 2], "labels must be integers, got nan for series 2"),
+        (np.eye(4, 5), np.array([0.0, 1, 1, 2]), "labels must be integers, got 0.0 for series 0"),
+    ],
+)
+def test_what_is_no_series_is_refused_by_a_sentence(values: object, labels: object, sentence: str) -> None:
+    with pytest.raises(kt.InvalidValueError, match=sentence):
+        timeseries.series(values, labels)
+
+
+def test_a_series_that_cannot_be_taken_is_named_with_its_file(tmp_path: Path) -> None:
+    missing = np.eye(3, 5)
+    missing[2] = NAN
+    np.savez(tmp_path / "a.npz", X_train=np.eye(3, 5), X_test=missing)
+    with pytest.raises(kt.InvalidValueError, match=r"X_test of a\.npz: .* series 2 is NaN throughout"):
+        timeseries.load(tmp_path / "a.npz")
+    written(tmp_path, "1\t1\t2\n", "K_TRAIN.tsv")
+    written(tmp_path, "1\tNaN\tNaN\n", "K_TEST.tsv")
+    with pytest.raises(kt.InvalidValueError, match=r"K_TEST\.tsv: .* series 0 is NaN throughout"):
+        timeseries.load("K", tmp_path)
+
+
+def test_recordings_of_other_shapes_and_without_a_value_are_refused() -> None:
+    with pytest.raises(kt.InvalidValueError, match=r"must be \[T\] or \[T, C\], got \[2, 3, 4\]"):
+        timeseries.windows(torch.ones(2, 3, 4), 2)
+    with pytest.raises(kt.InvalidValueError, match="recording 3 is NaN throughout"):
+        timeseries.windows(torch.full((9,), NAN), 2, recording_id=3)
+    with pytest.raises(kt.InvalidValueError, match="recording 0 must be real numbers"):
+        timeseries.windows(["a", "b"], 2)
+
+
+def test_frames_are_frames_of_numbers() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"id": ["p", "p", "q", "q"], "t": [0, 1, 0, 1], "speed": [1.0, 2, 3, 4]})
+    assert timeseries.from_frame(frame, series_id="id", time="t", values="speed").inputs.shape == (2, 2, 1)
+    with pytest.raises(kt.InvalidValueError, match=r"series 0 \(p\) must be real numbers"):
+        timeseries.from_frame(frame.assign(speed=list("abcd")), series_id="id", time="t", values="speed")
+    with pytest.raises(kt.InvalidValueError, match="`frame` must be a pandas DataFrame, got list"):
+        timeseries.from_frame([1, 2], series_id="id", time="t", values="speed")
