@@ -3,7 +3,7 @@
 Shapes: A anchors, C candidates, D embedding size, P powers, E excepted pairs; of a stack G groups of n rows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,43 +24,46 @@ def slopes(
     result: Tensor,
     weights: Tensor,
     excepted: Tensor,
+    shifts: Sequence[Tensor | float | None],
     kept: Iterator[Tensor] | None,
     of_candidates: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Return the gradients of anchors and candidates."""
     mirrored = candidates is None
     others = anchors if candidates is None else candidates
-    unshifted = spec.unshifted
-    if unshifted:
-        weights = torch.where(result > -torch.inf, weights * (-result).exp(), 0.0)
     total = torch.zeros_like(anchors)
     other_total = torch.zeros_like(others) if of_candidates and not mirrored else None
-    scratch = anchors.new_empty(spec.plan.largest)
+    scratch, room = anchors.new_empty(2, spec.plan.largest)
     buffer = torch.empty_like(scratch) if kept is None else None
     powers = len(spec.powers)
-    for stack in spec.plan.stacks:
+    for stack, shift in zip(spec.plan.stacks, shifts, strict=True):
         rows, columns = spec.read(stack, anchors, others)
         own = stack.rows.opened(total)
         other = own if mirrored else None if other_total is None else stack.columns.opened(other_total)
         weight = [_live(stack, stack.rows.read(part), 0.0) for part in weights]
         whole = [_live(stack, stack.rows.read(part), -torch.inf) for part in result]
+        if shift is not None:
+            weight = _shifted(spec, weight, whole, shift)
         tiles: Any = ((part, None) for part in stack.parts)
         if kept is None:
             tiles = spec.tiles(stack, rows, columns, buffer, None)
         for part, logits in tiles:
             shape = part.shape(stack)
             slope = scratch[: shape[0] * shape[1] * shape[2]].view(shape)
-            if unshifted:
-                raised = spec.raised(logits, 0.0) if kept is None else [next(kept) for _ in range(powers)]
-                _slope_unshifted(raised, weight, part, mirrored, slope)
+            if shift is not None:
+                raised = spec.raised(logits, shift) if kept is None else [next(kept) for _ in range(powers)]
+                of_rows = not isinstance(shift, float) and spec.alone(stack)
+                _slope_at_once(raised, weight, part, mirrored and not of_rows, slope)
+                if mirrored and of_rows:  # what the columns get from their own exponentials
+                    slope = torch.add(slope, slope.transpose(1, 2), out=room[: slope.numel()].view(shape))
             else:
                 logits = logits if kept is None else next(kept)
-                _slope_shifted(spec, logits, weight, whole, part, mirrored, slope)
+                _slope_each(spec, logits, weight, whole, part, mirrored, slope, room[: slope.numel()].view(shape))
             if len(part.number):
                 given = excepted[part.number]
                 slope.view(-1).index_add_(0, part.place, given)
                 if part.diagonal:
-                    slope.view(-1).index_add_(0, part.turned(), given)
+                    slope.view(-1).index_add_(0, part.turned, given)
             own[:, part.rows].baddbmm_(slope, columns[:, part.columns])
             if other is not None and not part.diagonal:
                 other[:, part.columns].baddbmm_(slope.transpose(1, 2), rows[:, part.rows])
@@ -75,7 +78,16 @@ def _live(stack: Stack, values: Tensor, padding: float) -> Tensor:
     return values if stack.rows.live is None else torch.where(stack.rows.live, values, padding)
 
 
-def _slope_unshifted(raised: list[Tensor], weights: list[Tensor], part: Part, both: bool, out: Tensor) -> None:
+def _shifted(spec: "Exponentials", weights: list[Tensor], whole: list[Tensor], shift: Tensor | float) -> list[Tensor]:
+    """Return each row's weight in front of exp(power x (logit - shift)), [G, n]; a row of nothing has none."""
+    off = shift if isinstance(shift, float) else shift[:, :, 0]
+    return [
+        torch.where(log_sum > -torch.inf, weight * (power * off - log_sum).exp(), 0.0)
+        for power, weight, log_sum in zip(spec.powers, weights, whole, strict=True)
+    ]
+
+
+def _slope_at_once(raised: list[Tensor], weights: list[Tensor], part: Part, both: bool, out: Tensor) -> None:
     """Write d loss / d product of a tile, from its exponentials."""
     for p, tile in enumerate(raised):
         of_rows = weights[p][:, part.rows, None]
@@ -92,7 +104,7 @@ def _slope_unshifted(raised: list[Tensor], weights: list[Tensor], part: Part, bo
                 out.addcmul_(tile, of_columns)
 
 
-def _slope_shifted(
+def _slope_each(
     spec: "Exponentials",
     logits: Tensor,
     weights: list[Tensor],
@@ -100,11 +112,19 @@ def _slope_shifted(
     part: Part,
     both: bool,
     out: Tensor,
+    room: Tensor,
 ) -> None:
     """Write d loss / d product of a tile, from its logits; every exponential is at most 1."""
-    out.zero_()
+    first = True
     for p, power in enumerate(spec.powers):
         for where, dim in [(part.rows, 2), (part.columns, 1)][: 1 + both]:
             log_sum = whole[p][:, where]
             shift = torch.where(log_sum > -torch.inf, log_sum, 0.0).unsqueeze(dim)
-            out.addcmul_((logits * power).sub_(shift).exp_(), weights[p][:, where].unsqueeze(dim))
+            weight = weights[p][:, where].unsqueeze(dim)
+            scaled = logits if power == 1 else torch.mul(logits, power, out=room)
+            raised = torch.sub(scaled, shift, out=room).exp_()
+            if first:
+                torch.mul(raised, weight, out=out)
+            else:
+                out.addcmul_(raised, weight)
+            first = False

@@ -8,7 +8,7 @@ and O(A + C) numbers.
 Shapes: A anchors, C candidates, D embedding size, P powers, E excepted pairs; of a stack G groups of n rows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -109,14 +109,11 @@ class Exponentials:
 
         With a buffer the next tile overwrites them.
         """
-        scaled, at = rows, slice(0, 0)
         for part in stack.parts:
-            if part.rows != at:
-                at = part.rows
-                scaled = rows[:, at] * self.inverse_temperature
             shape = part.shape(stack)
-            out = None if buffer is None else buffer[: shape[0] * shape[1] * shape[2]].view(shape)
-            logits = torch.bmm(scaled, columns[:, part.columns].transpose(1, 2), out=out)
+            logits = rows.new_empty(shape) if buffer is None else buffer[: shape[0] * shape[1] * shape[2]].view(shape)
+            turned = columns[:, part.columns].transpose(1, 2)
+            logits.baddbmm_(rows[:, part.rows], turned, beta=0, alpha=self.inverse_temperature)
             if len(part.number):
                 flat = logits.view(-1)
                 if excepted is not None:
@@ -126,6 +123,10 @@ class Exponentials:
                 if live is not None:
                     logits.masked_fill_(~live[:, where].unsqueeze(dim), -torch.inf)
             yield part, logits
+
+    def alone(self, stack: Stack) -> bool:
+        """Return whether each tile's exponentials serve its rows alone: not, turned over, its columns or these too."""
+        return self.candidates is not None or len(stack.parts) == 1
 
 
 class _LogSums(torch.autograd.Function):
@@ -139,17 +140,19 @@ class _LogSums(torch.autograd.Function):
         excepted = anchors.new_empty(len(spec.excepted[0]))
         frozen_slopes = [torch.zeros_like(anchors) for _ in spec.powers] if frozen else []
         kept: list[Tensor] = []
+        shifts: list[Tensor | float | None] = []
         buffer = None if keep else anchors.new_empty(spec.plan.largest)
         for stack in spec.plan.stacks:
             rows, columns = spec.read(stack, anchors, others)
             weighted = [stack.rows.opened(slope) for slope in frozen_slopes]
-            found, held = _summed(spec, stack, rows, columns, excepted, weighted, buffer)
+            found, held, shift = _summed(spec, stack, rows, columns, excepted, weighted, buffer)
             for log_sums, own in zip(result, found, strict=True):
                 stack.rows.put(log_sums, own)
             for slope, own in zip(frozen_slopes, weighted, strict=True):
                 stack.rows.close(slope, own)
             kept += held
-        ctx.spec, ctx.frozen, ctx.kept = spec, frozen, keep
+            shifts.append(shift)
+        ctx.spec, ctx.frozen, ctx.kept, ctx.shifts = spec, frozen, keep, shifts
         ctx.save_for_backward(anchors, *(() if candidates is None else (candidates,)), result, *(frozen_slopes or kept))
         ctx.mark_non_differentiable(*(() if len(excepted) else (excepted,)))
         return result, excepted
@@ -175,7 +178,8 @@ class _LogSums(torch.autograd.Function):
                 total.index_add_(0, anchor[live], candidates[candidate[live]] * excepted[live, None])
                 return None, total, None
             kept = iter(held) if ctx.kept else None
-            return None, *slopes(spec, anchors, candidates, result, weights, excepted, kept, ctx.needs_input_grad[2])
+            found = spec, anchors, candidates, result, weights, excepted, ctx.shifts, kept
+            return None, *slopes(*found, ctx.needs_input_grad[2])
 
 
 def _summed(
@@ -186,8 +190,10 @@ def _summed(
     excepted: Tensor,
     weighted: list[Tensor],
     buffer: Tensor | None,
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Return a stack's log-sums [G, n] for each power, and its tiles where there is no buffer to reuse.
+) -> tuple[list[Tensor], list[Tensor], Tensor | float | None]:
+    """Return a stack's log-sums [G, n] for each power, its tiles where there is no buffer to reuse, and their shift.
+
+    Tiles are exponentials of the logits less the shift, [G, n, 1] or a number; without one they are the logits.
 
     Args:
         spec: of the whole.
@@ -198,42 +204,87 @@ def _summed(
         weighted: [G, n, D] for each power, into which candidates are summed by their weights; empty: nowhere.
         buffer: for the tiles, [entries].
     """
-    powers = spec.powers
-    sums = [rows.new_zeros(rows.shape[:2]) for _ in powers]
-    top = None if spec.unshifted else torch.full_like(sums[0], -torch.inf)
-    kept: list[Tensor] = []
-    for part, logits in spec.tiles(stack, rows, columns, buffer, excepted):
-        sides = [(part.rows, 2)]
-        if spec.candidates is None and not part.diagonal:
-            sides.append((part.columns, 1))
-        if top is None:
-            raised = spec.raised(logits, 0.0)
-            for p, tile in enumerate(raised):
-                for where, dim in sides:
-                    sums[p][:, where] += tile.sum(dim)
-                if weighted:
-                    weighted[p][:, part.rows].baddbmm_(tile, columns[:, part.columns])
-            if buffer is None:
-                kept += raised
-            continue
-        for where, dim in sides:
+    tiles: Iterable[tuple[Part, Tensor]] = spec.tiles(stack, rows, columns, buffer, excepted)
+    shift: Tensor | float | None = 0.0 if spec.unshifted else None
+    if shift is None and buffer is None and spec.alone(stack):
+        tiles = list(tiles)
+        shift = _greatest(spec, stack, tiles)
+    summed = _running if shift is None else _at_once
+    sums, top, kept = summed(spec, rows, columns, tiles, weighted, shift, keep=buffer is None)
+    for slope, part in zip(weighted, sums, strict=False):
+        inverse = torch.where(part > 0, part, 1.0).reciprocal_()
+        slope.mul_(inverse[..., None])
+    return [part.log() + power * top for power, part in zip(spec.powers, sums, strict=True)], kept, shift
+
+
+def _greatest(spec: Exponentials, stack: Stack, tiles: list[tuple[Part, Tensor]]) -> Tensor:
+    """Return each row's greatest logit, [G, n, 1]; 0 where it has none."""
+    top = tiles[0][1].new_full(stack.rows.shape, -torch.inf)
+    for part, logits in tiles:
+        for where, dim in _sides_of(spec, part):
+            top[:, where] = torch.maximum(top[:, where], logits.amax(dim))
+    return torch.where(top == -torch.inf, 0.0, top)[:, :, None]
+
+
+def _sides_of(spec: Exponentials, part: Part) -> list[tuple[slice, int]]:
+    """Return the rows that a tile serves, and along which of its dimensions they are summed."""
+    own = [(part.rows, 2)]
+    return own if spec.candidates is not None or part.diagonal else [*own, (part.columns, 1)]
+
+
+def _at_once(
+    spec: Exponentials,
+    rows: Tensor,
+    columns: Tensor,
+    tiles: Iterable[tuple[Part, Tensor]],
+    weighted: list[Tensor],
+    shift: Tensor | float | None,
+    *,
+    keep: bool,
+) -> tuple[list[Tensor], Tensor | float, list[Tensor]]:
+    """Return the sums [G, n] for each power of what has a shift, what was taken off, and the tiles if wanted."""
+    assert shift is not None
+    sums, kept = [rows.new_zeros(rows.shape[:2]) for _ in spec.powers], []
+    for part, logits in tiles:
+        raised = spec.raised(logits, shift if isinstance(shift, float) else shift[:, part.rows])
+        for p, tile in enumerate(raised):
+            for where, dim in _sides_of(spec, part):
+                sums[p][:, where] += tile.sum(dim)
+            if weighted:
+                weighted[p][:, part.rows].baddbmm_(tile, columns[:, part.columns])
+        if keep:
+            kept += raised
+    return sums, shift if isinstance(shift, float) else shift[:, :, 0], kept
+
+
+def _running(
+    spec: Exponentials,
+    rows: Tensor,
+    columns: Tensor,
+    tiles: Iterable[tuple[Part, Tensor]],
+    weighted: list[Tensor],
+    shift: Tensor | float | None,
+    *,
+    keep: bool,
+) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+    """Return the same with each row's greatest logit so far taken off, and the logits."""
+    assert shift is None
+    sums, kept = [rows.new_zeros(rows.shape[:2]) for _ in spec.powers], []
+    top = torch.full_like(sums[0], -torch.inf)
+    scratch = rows.new_empty(spec.plan.largest)
+    for part, logits in tiles:
+        room = scratch[: logits.numel()].view_as(logits)
+        for where, dim in _sides_of(spec, part):
             new = torch.maximum(top[:, where], logits.amax(dim))
-            shift = torch.where(new == -torch.inf, 0.0, new)
-            raised = spec.raised(logits.clone(), shift.unsqueeze(dim))
-            for p, (power, tile) in enumerate(zip(powers, raised, strict=True)):
-                fade = (power * (top[:, where] - shift)).exp_()
+            shifted = torch.where(new == -torch.inf, 0.0, new)
+            raised = spec.raised(torch.sub(logits, shifted.unsqueeze(dim), out=room), 0.0)
+            for p, (power, tile) in enumerate(zip(spec.powers, raised, strict=True)):
+                fade = (power * (top[:, where] - shifted)).exp_()
                 sums[p][:, where] = sums[p][:, where] * fade + tile.sum(dim)
                 if weighted:
                     weighted[p][:, where] *= fade[..., None]
                     weighted[p][:, where].baddbmm_(tile, columns[:, part.columns])
             top[:, where] = new
-        if buffer is None:
+        if keep:
             kept.append(logits)
-    for p, slope in enumerate(weighted):
-        inverse = torch.where(sums[p] > 0, sums[p], 1.0).reciprocal_()
-        slope.mul_(inverse[..., None])
-    result = [part.log() for part in sums]
-    if top is not None:
-        some = sums[0] > 0
-        result = [torch.where(some, own + power * top, own) for own, power in zip(result, powers, strict=True)]
-    return result, kept
+    return sums, torch.where(sums[0] > 0, top, 0.0), kept

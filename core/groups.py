@@ -92,12 +92,24 @@ class Members:
 
 
 def groups_of(scope: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return (order of the rows by scope, the scopes, where each begins in the order, its rows); -1 is left out."""
-    ordered, order = scope.sort(stable=True)
-    values, counts = torch.unique_consecutive(ordered, return_counts=True)
+    """Return (order of the rows by scope, the scopes, where each begins in the order, its rows); -1 is left out.
+
+    Scopes whose rows lie together stay where they are; else they come in order.
+    """
+    order = torch.arange(len(scope), device=scope.device)
+    values, counts = torch.unique_consecutive(scope, return_counts=True)
+    if 2 * len(values) > len(scope) or not _once(values):
+        values, order = scope.sort(stable=True)
+        values, counts = torch.unique_consecutive(values, return_counts=True)
     starts = counts.cumsum(0) - counts
     real = values != -1
     return order, values[real], starts[real], counts[real]
+
+
+def _once(values: Tensor) -> bool:
+    """Return whether none of the values but -1 comes twice."""
+    ordered = values.sort().values
+    return not bool(((ordered[1:] == ordered[:-1]) & (ordered[1:] != -1)).any())
 
 
 @dataclass(frozen=True)
@@ -146,6 +158,7 @@ def meetings(ours: Tensor, theirs: Tensor) -> Meeting:
     if not len(values_c):
         nothing = values_a[:0]
         return Meeting(order_a, nothing, nothing, order_c, nothing, nothing)
-    at = torch.searchsorted(values_c, values_a).clamp(max=len(values_c) - 1)
-    meets = values_c[at] == values_a
+    sorted_c, by_value = values_c.sort()
+    place = torch.searchsorted(sorted_c, values_a).clamp(max=len(values_c) - 1)
+    meets, at = sorted_c[place] == values_a, by_value[place]
     return Meeting(order_a, start_a[meets], count_a[meets], order_c, start_c[at[meets]], count_c[at[meets]])

@@ -121,22 +121,23 @@ def equals(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _join_itself(keys: Tensor, limit: int | None) -> tuple[Tensor, Tensor] | None:
-    """Return what `join` does of a tensor and itself, by one sort."""
-    values, order = keys.sort(stable=True)
-    real = values != -1
-    if not bool(real.all()):
-        values, order = values[real], order[real]
-    _, count = torch.unique_consecutive(values, return_counts=True)
-    if len(count) == len(values):  # no key comes twice
-        own = order.sort().values
+    """Return what `join` does of a tensor and itself, by one sort, or none where the keys stand in order."""
+    own = torch.arange(len(keys), device=keys.device)
+    if bool((keys[1:] > keys[:-1]).all()):
+        own = own[keys != -1]
         return own, own
-    total = int(count.square().sum())
+    values, order = keys.sort(stable=True)
+    _, run, count = torch.unique_consecutive(values, return_inverse=True, return_counts=True)
+    if len(count) == len(values):  # no key comes twice
+        own = own[keys != -1]
+        return own, own
+    run = torch.empty_like(run).scatter_(0, order, run)  # of every key where it stands
+    each = torch.where(keys == -1, 0, count.index_select(0, run))
+    total = int(each.sum())
     if limit is not None and total > limit:
         return None
-    run = torch.repeat_interleave(count, output_size=len(values))  # of every place in the order
-    first = torch.repeat_interleave(count[run], output_size=total)
-    start = (count.cumsum(0) - count)[run]
-    inside = torch.arange(len(first), device=keys.device) - (count[run].cumsum(0) - count[run])[first]
-    at, other = order[first], order[start[first] + inside]
-    by_anchor = at.argsort(stable=True)
-    return at[by_anchor], other[by_anchor]
+    at = own.repeat_interleave(each, output_size=total)
+    # Of each key's first match, the place in the order less its number among the matches: then the number is added.
+    first = (count.cumsum(0) - count).index_select(0, run) - (each.cumsum(0) - each)
+    place = first.index_select(0, at) + torch.arange(total, device=keys.device)
+    return at, order.index_select(0, place)

@@ -55,15 +55,16 @@ def listed(block: Block) -> Listed | None:
         if first is None or second is None or any(first is a and second is c for a, c in read):
             continue
         within = first, second
-        if scopes is not None:
+        if scopes is not None and name != "row":
             own = key(scopes[0], first)
             within = own, own if block.mirrored else key(scopes[1], second)
         pairs = join(*within, few(block))
         if pairs is None:
             return None
+        if scopes is not None and name == "row":  # no need to join keys first: an embedding is itself alone
+            pairs = _where(*pairs, _same(*scopes, *pairs))
         for a, c in read:  # what an earlier key has singled out is listed already
-            new = (a[pairs[0]] != c[pairs[1]]) | (a[pairs[0]] == -1)
-            pairs = pairs[0][new], pairs[1][new]
+            pairs = _where(*pairs, ~_same(a, c, *pairs))
         if name == "match" and block.positives:
             begin = sum(len(anchor) for anchor, _ in found)
             which = slice(begin, begin + len(pairs[0]))
@@ -72,6 +73,20 @@ def listed(block: Block) -> Listed | None:
     nothing = torch.zeros(0, dtype=torch.int64, device=block.anchors.device)
     anchor, candidate = (torch.cat([nothing, *(pairs[side] for pairs in found)]) for side in (0, 1))
     return Listed((anchor, candidate), which)
+
+
+def _same(first: Tensor, second: Tensor, anchor: Tensor, candidate: Tensor) -> Tensor:
+    """Return which pairs have equal keys; -1 equals nothing."""
+    own = first.index_select(0, anchor)
+    return (own == second.index_select(0, candidate)) & (own != -1)
+
+
+def _where(anchor: Tensor, candidate: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """Return some of the pairs."""
+    if kept.all():
+        return anchor, candidate
+    at = kept.nonzero()[:, 0]
+    return anchor.index_select(0, at), candidate.index_select(0, at)
 
 
 def listed_positives(block: Block) -> tuple[Tensor, Tensor] | None:

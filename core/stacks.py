@@ -13,7 +13,7 @@ from .groups import Meeting, Members, meetings
 __all__ = ["Part", "Plan", "Stack", "plan"]
 
 # Rows from which a group that meets itself is cut in two, so that half of what lies off the diagonal is not multiplied.
-HALVED = 256
+HALVED = 512
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Part:
         columns: of each group.
         diagonal: whether it meets itself, so that it holds each of its pairs both ways.
         place: the excepted pairs it holds, by their place in [G, rows, columns] laid flat.
+        turned: the places of the same pairs the other way round, in a tile on the diagonal; else empty.
         number: which of the excepted pairs they are.
     """
 
@@ -32,18 +33,12 @@ class Part:
     columns: slice
     diagonal: bool
     place: Tensor
+    turned: Tensor
     number: Tensor
 
     def shape(self, stack: "Stack") -> tuple[int, int, int]:
         """Return [G, rows, columns]."""
         return stack.rows.shape[0], self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
-
-    def turned(self) -> Tensor:
-        """Return the places of the same pairs the other way round, in a tile on the diagonal."""
-        side = self.rows.stop - self.rows.start
-        row, column = self.place // side % side, self.place % side
-        turned: Tensor = self.place + (column - row) * (side - 1)
-        return turned
 
 
 @dataclass(frozen=True)
@@ -104,15 +99,18 @@ def plan(
         column = row if mirrored else _positions(meeting.order_c, meeting.start_c, meeting.count_c)[1]
         # One more count, for the number -1 of what meets nothing.
         sizes = torch.cat([meeting.count_c, meeting.count_c.new_zeros(1)])[number_a]
-        of, group = of[number_a[anchor]], group[number_a[anchor]]
-        row, column = row[anchor], column[candidate]
-    order, ends = _by(of, len(found)) if len(found) > 1 else (slice(None), [len(anchor)])
+        number = number_a.index_select(0, anchor)
+        of, group = of.index_select(0, number), group.index_select(0, number)
+        row, column = row.index_select(0, anchor), column.index_select(0, candidate)
+    number, ends = torch.arange(len(anchor), device=anchor.device), [len(anchor)]
+    if len(found) > 1:
+        number, ends = _by(of, len(found))
+        row, column, group = (part.index_select(0, number) for part in (row, column, group))
     stacks = []
     for n, (rows, columns) in enumerate(found):
         here = slice(ends[n - 1] if n else 0, ends[n])
-        number = torch.arange(len(anchor), device=anchor.device)[order][here]
-        inside = group[order][here] if scopes is not None else 0
-        parts = _parts(rows, columns, mirrored, inside, row[order][here], column[order][here], number, entries)
+        inside = 0 if scopes is None else group[here]
+        parts = _parts(rows, columns, mirrored, inside, row[here], column[here], number[here], entries)
         stacks.append(Stack(rows, columns, tuple(parts)))
     tiles = [torch.Size(part.shape(stack)).numel() for stack in stacks for part in stack.parts]
     return Plan(tuple(stacks), sizes, sum(tiles), max(tiles, default=0))
@@ -136,10 +134,10 @@ def _positions(order: Tensor, start: Tensor, count: Tensor) -> tuple[Tensor, Ten
     number = torch.full_like(order, -1)
     position = torch.zeros_like(order)
     group = torch.repeat_interleave(count)
-    inside = torch.arange(len(group), device=order.device) - (count.cumsum(0) - count)[group]
-    rows = order[start[group] + inside]
-    number[rows] = group
-    position[rows] = inside
+    inside = torch.arange(len(group), device=order.device) - (count.cumsum(0) - count).index_select(0, group)
+    rows = order.index_select(0, start.index_select(0, group) + inside)
+    number.index_copy_(0, rows, group)
+    position.index_copy_(0, rows, inside)
     return number, position
 
 
@@ -164,6 +162,7 @@ def _parts(
     if mirrored and down > 1:  # below the diagonal there is no tile: the pair is in its mirror image
         turn = row // rows > column // columns
         row, column = torch.where(turn, column, row), torch.where(turn, row, column)
+    ends, high, wide = [len(row)], n, m
     if down * across > 1:
         order, ends = _by(row // rows * across + column // columns, down * across)
         row, column, number = row[order], column[order], number[order]
@@ -171,17 +170,17 @@ def _parts(
         high, wide = (
             (side - at // cut * cut).clamp(max=cut) for at, side, cut in ((row, n, rows), (column, m, columns))
         )
-        place = (group * high + row % rows) * wide + column % columns
-    else:
-        ends = [len(row)]
-        place = (group * n + row) * m + column
+        row, column = row % rows, column % columns
+    place = (group * high + row) * wide + column
+    turned = (group * high + column) * wide + row
     parts = []
     for i in range(down):
         for j in range(i if mirrored else 0, across):
             at = i * across + j
             here = slice(ends[at - 1] if at else 0, ends[at])
             part = slice(i * rows, min(n, (i + 1) * rows)), slice(j * columns, min(m, (j + 1) * columns))
-            parts.append(Part(*part, mirrored and i == j, place[here], number[here]))
+            diagonal = mirrored and i == j
+            parts.append(Part(*part, diagonal, place[here], turned[here if diagonal else slice(0)], number[here]))
     return parts
 
 

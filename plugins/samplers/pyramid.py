@@ -3,14 +3,14 @@
 Shapes: B series, T time steps of a view, L shared time steps, S steps of all levels, D embedding size.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kontrast import Encoded, Gives, IncompatibleError, Pairs, PairSampler, across_ranks, all_sum, key
+from kontrast import Encoded, Gives, IncompatibleError, Pairs, PairSampler, across_ranks, all_sum, key, rank
 
 __all__ = ["TimePyramid"]
 
@@ -39,132 +39,166 @@ class TimePyramid(PairSampler):
         """Return the comparisons of two views."""
         if len(encoded) != 2:
             raise IncompatibleError(f"TimePyramid compares two views, and there are {len(encoded)}")
-        places, valid = _aligned(*encoded)
-        rows: Tensor = _Pyramid.apply(encoded[0].dense, encoded[1].dense, places, valid)
-        flat, level, weights = _flat(rows, valid, encoded[0])
-        levels = valid.shape[0].bit_length()
-        candidates = across_ranks(flat)
-        instance = Pairs.between(flat, candidates, match="ids", scope="groups", name="instance", weight=0.5)
-        found = [replace(instance, anchor_weights=weights)]
+        offsets, valid = _aligned(*encoded)
+        by_time, by_series = _Pyramid.apply(encoded[0].dense, encoded[1].dense, offsets, valid)
+        level, time, exists = _steps(valid)
+        weights = _weights(level, exists)
+
+        def spread(values: Tensor) -> Tensor:
+            return values.expand(exists.shape).flatten()
+
+        ids, level_of, groups, weight = map(
+            spread, (encoded[0].ids, *(part[:, None, None] for part in (level, (level << 32) + time, weights)))
+        )
+        view, there = encoded[0], exists.flatten()
+        flat, weighed = _existing(view, by_time, ids, groups, weight, there)
+        instance = Pairs.between(flat, across_ranks(flat), match="ids", scope="groups", name="instance", weight=0.5)
+        found = [replace(instance, anchor_weights=weighed)]
+        levels = len(valid[0, 0]).bit_length()
         if levels > 1:
-            below = replace(flat, ids=torch.where(level < levels - 1, flat.ids, -1))
-            weight = 0.5 * (levels - 1) / levels
-            temporal = Pairs.between(below, below, match="groups", scope="ids", name="temporal", weight=weight)
-            found.append(replace(temporal, anchor_weights=weights))
+            number = torch.arange(exists.numel(), device=ids.device).view(exists.shape)
+            order = torch.cat([number[at].permute(2, 1, 0).flatten() for at in _levels(len(valid[0, 0]))[:-1]])
+            keys = key(ids, level_of), groups, weight, there
+            flat, weighed = _existing(view, by_series, *(part[order] for part in keys))
+            share = 0.5 * (levels - 1) / levels
+            temporal = Pairs.between(flat, flat, match="groups", scope="ids", name="temporal", weight=share)
+            found.append(replace(temporal, anchor_weights=weighed))
         return found
 
 
 def _aligned(first: Encoded, second: Encoded) -> tuple[Tensor, Tensor]:
-    """Return where the time steps that both views hold lie in each one's rows [B x T], and which exist, [L, 2, B]."""
+    """Return where in each view the time steps begin that both hold, [B, 2], and which of these exist, [B, 2, L]."""
     if first.dense is None or second.dense is None or first.dense.ndim != 3:
         raise IncompatibleError(
             "TimePyramid compares time steps, and the encoder gives pooled embeddings alone; take one whose `encode` "
             "fills `dense` [B, T, D]"
         )
-    views, starts = [], []
+    starts, lengths = [], []
     for view in (first, second):
         assert view.dense is not None
-        length = view.dense.shape[1]
-        own = torch.arange(length, device=view.ids.device).expand(view.dense.shape[:2])
-        starts.append((own if view.coords is None else view.coords)[:, 0])
-        views.append(view.dense)
+        starts.append(torch.zeros_like(view.ids) if view.coords is None else view.coords[:, 0])
+        lengths.append(view.dense.shape[1])
     begin = torch.maximum(*starts)
-    ends = [start + dense.shape[1] for start, dense in zip(starts, views, strict=True)]
-    count = torch.minimum(*ends) - begin
+    count = torch.minimum(*(start + length for start, length in zip(starts, lengths, strict=True))) - begin
     shared = int(count.max())
     if shared < 1:
         raise IncompatibleError("TimePyramid needs views that share time steps, and these share none; see coords")
     step = torch.arange(shared, device=begin.device)
-    places, valid = [], []
-    for view, dense, start in zip((first, second), views, starts, strict=True):
-        place = (step + (begin - start)[:, None]).clamp(max=dense.shape[1] - 1)
-        there = step < count[:, None]
-        valid.append((there if view.valid is None else there & view.valid.gather(1, place)).t())
-        places.append((place + torch.arange(len(dense), device=place.device)[:, None] * dense.shape[1]).t())
-    return torch.stack(places, 1), torch.stack(valid, 1)
+    there = step < count[:, None]
+    offsets = torch.stack([begin - start for start in starts], 1)
+    valid = []
+    for view, offset, length in zip((first, second), offsets.unbind(1), lengths, strict=True):
+        place = (offset[:, None] + step).clamp(max=length - 1)
+        valid.append(there if view.valid is None else there & view.valid.gather(1, place))
+    return offsets, torch.stack(valid, 1)
+
+
+def _cut(dense: Tensor, offset: Tensor, steps: int) -> tuple[Tensor, Tensor | slice]:
+    """Return the steps [B, L, D] from an offset [B] on, and where they lie: a slice, or rows of the flattened view."""
+    least, most = offset.aminmax()
+    if bool(least == most) and int(least) + steps <= dense.shape[1]:
+        at = slice(int(least), int(least) + steps)
+        return dense[:, at], at
+    place = (offset[:, None] + torch.arange(steps, device=offset.device)).clamp(max=dense.shape[1] - 1)
+    rows = (place + torch.arange(len(dense), device=place.device)[:, None] * dense.shape[1]).flatten()
+    return dense.flatten(0, 1).index_select(0, rows).view(len(dense), steps, -1), rows
 
 
 class _Pyramid(torch.autograd.Function):
-    """(two views [B, T, D], places and what exists [L, 2, B]) -> the steps of all levels, [S, 2, B, D]."""
+    """(two views [B, T, D], offsets [B, 2], what exists [B, 2, L]) -> the steps of all levels, as rows in two orders.
+
+    By time, level after level, as scopes of the instance comparison lie together: [S x 2 x B, D]. By series, in each
+    level but the last, as those of the temporal one do: [B x 2 x steps of a level, D], one below the other.
+    """
 
     @staticmethod
-    def forward(ctx: Any, first: Tensor, second: Tensor, places: Tensor, valid: Tensor) -> Tensor:
-        (steps, _, series), size = places.shape, first.shape[2]
-        rows = first.new_empty(sum(n for _, n in _spans(steps)), 2, series, size)
+    def forward(ctx: Any, first: Tensor, second: Tensor, offsets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        (series, _, steps), size, levels = valid.shape, first.shape[2], _levels(valid.shape[2])
+        by_time = first.new_empty(levels[-1].stop, 2, series, size)
+        by_series = first.new_empty(2 * series * levels[-1].stop, size)
+        parts = [by_series[2 * series * at.start : 2 * series * at.stop].view(series, 2, -1, size) for at in levels]
+        ctx.views = []
         for v, dense in enumerate((first, second)):
-            rows[:steps, v] = dense.flatten(0, 1).index_select(0, places[:, v].flatten()).view(steps, series, size)
+            parts[0][:, v], at = _cut(dense, offsets[:, v], steps)
+            ctx.views.append((dense.shape, at))
         if not valid.all():  # what is missing loses against whatever is there
-            rows[:steps].masked_fill_(~valid[..., None], torch.finfo(rows.dtype).min)
+            parts[0].masked_fill_(~valid[..., None], torch.finfo(first.dtype).min)
         firsts = []
-        for begin, n in list(_spans(steps))[:-1]:
-            half = n // 2
-            one, other = (rows[begin + at : begin + 2 * half : 2] for at in (0, 1))
-            torch.maximum(one, other, out=rows[begin + n : begin + n + half])
-            firsts.append(one >= other)
-        ctx.lengths = [len(dense.flatten(0, 1)) for dense in (first, second)]
-        ctx.shapes = first.shape, second.shape
-        ctx.save_for_backward(places, *firsts)
-        return rows
+        for at, rows, above in zip(levels, parts, [*parts[1:], None], strict=True):
+            by_time[at] = rows.permute(2, 1, 0, 3)
+            if above is not None:
+                one, other = _halves(rows)
+                torch.maximum(one, other, out=above)
+                firsts.append(one >= other)
+        ctx.levels = levels
+        ctx.save_for_backward(*firsts)
+        return by_time.flatten(0, 2), by_series[: 2 * series * levels[-1].start]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        places, *firsts = ctx.saved_tensors
-        steps = len(places)
-        total = gradients[0].clone()
-        for (begin, n), first in reversed(list(zip(_spans(steps), firsts, strict=False))):
-            half = n // 2
-            given = total[begin + n : begin + n + half]
-            part = given * first
-            total[begin : begin + 2 * half : 2] += part
-            total[begin + 1 : begin + 2 * half : 2] += part.neg_().add_(given)
+        levels: list[slice] = ctx.levels
+        (series, _, size), _ = ctx.views[0]
+        by_time = gradients[0].unflatten(0, (-1, 2, series))
+        total = by_time[levels[-1]].permute(2, 1, 0, 3)
+        for at, first in reversed(list(zip(levels, ctx.saved_tensors, strict=False))):
+            above = total
+            own = gradients[1][2 * series * at.start : 2 * series * at.stop].unflatten(0, (series, 2, -1))
+            total = own + by_time[at].permute(2, 1, 0, 3)
+            one, other = _halves(total)
+            given = above * first
+            one += given
+            other += above - given
         found: list[Tensor | None] = []
-        for v, shape in enumerate(ctx.shapes):
+        for v, (shape, at) in enumerate(ctx.views):
             rows = total.new_zeros(shape)
-            rows.view(-1, shape[2]).index_add_(0, places[:, v].flatten(), total[:steps, v].flatten(0, 1))
+            if isinstance(at, slice):
+                rows[:, at] = total[:, v]
+            else:
+                rows.view(-1, size).index_add_(0, at, total[:, v].flatten(0, 1))
             found.append(rows)
         return (*found, None, None)
 
 
-def _spans(steps: int) -> Iterator[tuple[int, int]]:
-    """Yield where each level begins among the steps of all, and how many it has."""
-    begin = 0
+def _halves(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first and the second of every two steps of [B, 2, n, D]; a last one without a second is in neither."""
+    even = rows[:, :, : rows.shape[2] // 2 * 2].unflatten(2, (-1, 2))
+    return even[:, :, :, 0], even[:, :, :, 1]
+
+
+def _levels(steps: int) -> list[slice]:
+    """Return which of the steps of all levels each level has."""
+    begin, found = 0, []
     while steps:
-        yield begin, steps
+        found.append(slice(begin, begin + steps))
         begin, steps = begin + steps, steps // 2
+    return found
 
 
-def _flat(rows: Tensor, valid: Tensor, view: Encoded) -> tuple[Encoded, Tensor, Tensor]:
-    """Return the existing steps of all levels as rows (ids: series and level; groups: level and time), level, weight.
-
-    A row's weight is one over the number of rows of its level that have a positive, over all processes.
-    """
-    there, level, time = [valid], [], []
-    for step, (_, n) in enumerate(_spans(len(valid))):
-        if step:
+def _steps(valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return of the steps of all levels the level [S], the time [S], and which exist, [S, 2, B]."""
+    there, level, time = [valid.permute(2, 1, 0)], [], []
+    for number, at in enumerate(_levels(valid.shape[2])):
+        n = at.stop - at.start
+        if number:
             there.append(there[-1][: 2 * n].unflatten(0, (n, 2)).any(1))
-        level.append(torch.full((n,), step, device=rows.device))
-        time.append(torch.arange(n, device=rows.device))
-    exists, shape = torch.cat(there), rows.shape[:3]
+        level.append(torch.full((n,), number, device=valid.device))
+        time.append(torch.arange(n, device=valid.device))
+    return torch.cat(level), torch.cat(time), torch.cat(there)
 
-    def spread(values: Tensor) -> Tensor:
-        return values.expand(shape).flatten()
 
-    level_of, time_of = (spread(torch.cat(part)[:, None, None]) for part in (level, time))
-    number = torch.arange(exists.numel(), device=rows.device)
-    flat = Encoded(
-        rows.flatten(0, 2),
-        key(spread(view.ids), level_of),
-        key(spread(view.copies) + 1, number),
-        groups=(level_of << 32) + time_of,
-        similarity=view.similarity,
-    )
-    paired = torch.zeros(64, dtype=torch.float64, device=rows.device)
-    paired.index_add_(0, torch.cat(level), 2 * exists.all(1).sum(1).double())
-    weights = all_sum(paired).clamp(min=1).reciprocal()[level_of]
-    if exists.all():
-        return flat, level_of, weights
-    kept = exists.flatten().nonzero().squeeze(1)
-    assert flat.rows is not None
-    groups = flat.key("groups")
-    some = replace(flat, rows=flat.rows[kept], ids=flat.ids[kept], copies=flat.copies[kept], groups=groups[kept])
-    return some, level_of[kept], weights[kept]
+def _weights(level: Tensor, exists: Tensor) -> Tensor:
+    """Return for each step [S] one over the number of rows of its level that have a positive, over all processes."""
+    paired = torch.zeros(64, dtype=torch.float64, device=level.device)
+    paired.index_add_(0, level, 2 * exists.all(1).sum(1).double())
+    return all_sum(paired).clamp(min=1).reciprocal()[level]
+
+
+def _existing(
+    view: Encoded, rows: Tensor, ids: Tensor, groups: Tensor, weight: Tensor, there: Tensor
+) -> tuple[Encoded, Tensor]:
+    """Return those of the rows that exist, and their weights."""
+    copies = torch.arange(len(rows), device=ids.device) + (rank() << 40)
+    if not there.all():
+        kept = there.nonzero()[:, 0]
+        rows, ids, copies, groups, weight = (part[kept] for part in (rows, ids, copies, groups, weight))
+    return Encoded(rows, ids, copies, groups=groups, similarity=view.similarity), weight

@@ -13,7 +13,7 @@ from torch import Tensor
 import kontrast as kt
 from kontrast import exponentials
 from kontrast.block import Block
-from kontrast.keys import Keys
+from kontrast.keys import Keys, join
 from kontrast.pairs import Pairs
 
 SCOPES = {
@@ -98,6 +98,58 @@ def test_gradient_of_scopes(name: str, stacked: int, monkeypatch: pytest.MonkeyP
         return value(replace(pairs, blocks=(replace(block, anchors=rows, candidates=rows),)), 0.7)
 
     assert torch.autograd.gradcheck(of, block.anchors)
+
+
+@pytest.mark.parametrize("entries", [1 << 18, 9], ids=["whole", "in tiles"])
+@pytest.mark.parametrize("hardness", [0.0, 0.5])
+@pytest.mark.parametrize("name", ["unequal", "row by row", "one"])
+@pytest.mark.parametrize("longest", [1.0, 7.0, 30.0])
+def test_rows_of_very_different_length_in_one_scope(
+    name: str, longest: float, hardness: float, entries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Greatest logits of rows of a scope lie 2, 90 and 2,000 apart: in float32 a common shift would lose the least."""
+    monkeypatch.setitem(exponentials.ENTRIES, "cpu", entries)
+    pairs = replace(scene(SCOPES[name]), hardness=hardness)
+    block = pairs.blocks[0]
+    found = []
+    for dtype, dense in ((torch.float64, True), (torch.float32, False)):
+        rows = block.anchors.detach().to(dtype) * torch.linspace(1, longest, 12, dtype=dtype)[:, None]
+        rows.requires_grad_()
+        own = replace(pairs, blocks=(replace(block, anchors=rows, candidates=rows),))
+        sums = dense_log_sums(own) if dense else kt.row_statistics(own).negative_logsumexp
+        kept = torch.where(sums > -torch.inf, sums, 0.0)
+        found.append((kept.detach().double(), torch.autograd.grad(kept.sum(), rows)[0].double()))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def dense_log_sums(pairs: Pairs) -> Tensor:
+    """Return the log-sums of the negatives, hard ones, from whole matrices."""
+    block = pairs.blocks[0]
+    logits, negative = block.anchors @ block.anchors.T, block.relation()[1]
+
+    def log_sum(power: float) -> Tensor:
+        some = negative.any(1)
+        masked = torch.where(negative | ~some[:, None], power * logits, -torch.inf)
+        return torch.where(some, masked.logsumexp(1), -torch.inf)
+
+    if not pairs.hardness:
+        return log_sum(1.0)
+    some, count = negative.any(1), negative.sum(1).double()
+    hard = torch.where(some, log_sum(1 + pairs.hardness), 0.0) - torch.where(some, log_sum(pairs.hardness), 0.0)
+    return torch.where(some, hard + count.clamp(min=1).log(), -torch.inf)
+
+
+@pytest.mark.parametrize("keys", [[1, 2, 3], [-1, 4, 9], [5, 5, 2], [3, -1, 3, -1, 3, 7], [-1, -1], [4], []])
+def test_a_join_with_itself_is_that_of_any_two(keys: list[int]) -> None:
+    first = torch.tensor(keys, dtype=torch.int64)
+    expected = [(i, j) for i, a in enumerate(keys) for j, b in enumerate(keys) if a == b != -1]
+    for second in (first, first.clone()):
+        found = join(first, second)
+        assert sorted(zip(*(part.tolist() for part in found), strict=True)) == expected
+        assert found[0].tolist() == [i for i, _ in expected]
+        if len(expected) > len(keys):
+            assert join(first, second, limit=len(expected) - 1) is None
 
 
 def test_what_is_not_finite_is_said() -> None:
