@@ -102,7 +102,7 @@ def ratios(method: kt.Method) -> None:
     for steps, trials in ((150, 9), (1000, 3)):
         one = (0.3 * torch.randn(BATCH, steps, SIZE)).requires_grad_()
         two = (one.detach() + 0.1 * torch.randn(BATCH, steps, SIZE)).requires_grad_()
-        difference = abs(float(plain_loss(one, two) - our_loss(method, one, two)))
+        difference = abs(float((plain_loss(one, two) - our_loss(method, one, two)).detach()))
         plain, ours = fastest(trials, partial(_plain, one, two), partial(_ours, method, one, two))
         goal = " (goal 0.5)" if steps == 150 else ""
         print(f"loss, T = {steps}: {ours / plain:.2f}{goal} of {plain:.3f} s; values differ by {difference:.0e}")

@@ -29,20 +29,23 @@ def neighbor_picture(
         encoder: series [B, T, C] -> [B, D].
         data: the series; their classes stand above the panels where there are any.
         queries: which series to begin rows with, by their number in the data.
-        path: a .png, .svg or .pdf.
+        path: a .png, .svg or .pdf; its folder is made if need be.
         neighbors: panels beside each query, >= 1.
         batch_size: series encoded at once.
 
     Raises:
         MissingExtraError: if matplotlib is not installed.
-        InvalidValueError: if there are no queries, no such series, or not as many neighbours.
+        InvalidValueError: if there are no queries, no such series, too few neighbours, or the file is of another kind.
     """
     matplotlib, backend = (
         kt.optional_import(name, extra="kontrast[report]", purpose="a picture")
         for name in ("matplotlib.figure", "matplotlib.backends.backend_agg")
     )
+    queries, path = [int(query) for query in queries], Path(path)
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise kt.InvalidValueError(f"`path` must end in .png, .svg or .pdf, got {path.name}")
     if not queries or not all(0 <= query < len(data) for query in queries):
-        raise kt.InvalidValueError(f"`queries` must be numbers of series in 0..{len(data) - 1}, got {list(queries)}")
+        raise kt.InvalidValueError(f"`queries` must be numbers of series in 0..{len(data) - 1}, got {queries}")
     if not 1 <= neighbors < len(data):
         raise kt.InvalidValueError(f"`neighbors` must be in 1..{len(data) - 1}, the other series, got {neighbors!r}")
     rows = kt.evaluate.embed(encoder, data, batch_size=batch_size).rows
@@ -59,5 +62,6 @@ def neighbor_picture(
             axis.plot(data.inputs[number].numpy(), linewidth=0.9)  # a gap stays one
             axis.set_title(f"{number}{label}" + ("" if far < 0 else f"\ndistance {far:.3g}"), fontsize=7)
             axis.tick_params(labelsize=6)
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
-    return Path(path)
+    return path

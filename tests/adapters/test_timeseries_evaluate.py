@@ -143,7 +143,7 @@ def test_a_picture_of_nearest_series(tmp_path: Path) -> None:
     data = timeseries.load("waves").train
     data.inputs[3, 20:30] = math.nan
     encoder = timeseries.DilatedCNN(1, 8, hidden_size=4, depth=2)
-    path = timeseries.neighbor_picture(encoder, data, [0, 3], tmp_path / "near.svg", neighbors=2)
+    path = timeseries.neighbor_picture(encoder, data, [0, 3], tmp_path / "new" / "near.svg", neighbors=2)
     rows = kt.evaluate.embed(encoder, data).rows
     near = torch.cdist(rows[:1], rows)[0].topk(3, largest=False).indices
     text = path.read_text(encoding="utf-8")
@@ -157,6 +157,8 @@ def test_a_picture_of_nearest_series(tmp_path: Path) -> None:
     ):
         with pytest.raises(kt.InvalidValueError, match=sentence):
             timeseries.neighbor_picture(encoder, data, queries, tmp_path / "x.png", neighbors=neighbors)
+    with pytest.raises(kt.InvalidValueError, match=r"`path` must end in \.png, \.svg or \.pdf, got x\.txt"):
+        timeseries.neighbor_picture(encoder, data, [0], tmp_path / "x.txt")
 
 
 @pytest.mark.parametrize(
