@@ -162,7 +162,9 @@ def _parts(
     if mirrored and down > 1:  # below the diagonal there is no tile: the pair is in its mirror image
         turn = row // rows > column // columns
         row, column = torch.where(turn, column, row), torch.where(turn, row, column)
-    ends, high, wide = [len(row)], n, m
+    ends: list[int] = [len(row)]
+    high: Tensor | int = n
+    wide: Tensor | int = m
     if down * across > 1:
         order, ends = _by(row // rows * across + column // columns, down * across)
         row, column, number = row[order], column[order], number[order]
