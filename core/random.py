@@ -7,10 +7,11 @@ for augmentation and the same on every device.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Draws", "mix"]
+__all__ = ["Draws", "mix", "mix_by_numpy", "mix_by_torch"]
 
 
 def _int64(value: int) -> int:
@@ -22,10 +23,31 @@ _GOLDEN = _int64(0x9E3779B97F4A7C15)
 _MIX_1 = _int64(0xBF58476D1CE4E5B9)
 _MIX_2 = _int64(0x94D049BB133111EB)
 _ALL = (1 << 64) - 1
+_SHIFT_1, _SHIFT_2, _SHIFT_3 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
 def mix(value: Tensor) -> Tensor:
-    """Apply splitmix64's finaliser; int64 arithmetic wraps, and masks make the shifts logical."""
+    """Apply splitmix64's finaliser to int64; its arithmetic wraps."""
+    return mix_by_numpy(value) if value.is_cpu else mix_by_torch(value)
+
+
+def mix_by_numpy(value: Tensor) -> Tensor:
+    """Return `mix` on the CPU: numpy has unsigned integers, and costs a third of torch where tensors are small."""
+    bits = value.numpy().view(np.uint64)
+    mixed, shifted = np.empty_like(bits), np.empty_like(bits)
+    np.right_shift(bits, _SHIFT_1, out=mixed)
+    mixed ^= bits
+    mixed *= np.uint64(_MIX_1 & _ALL)
+    np.right_shift(mixed, _SHIFT_2, out=shifted)
+    shifted ^= mixed
+    shifted *= np.uint64(_MIX_2 & _ALL)
+    np.right_shift(shifted, _SHIFT_3, out=mixed)
+    mixed ^= shifted
+    return torch.from_numpy(mixed.view(np.int64))
+
+
+def mix_by_torch(value: Tensor) -> Tensor:
+    """Return `mix` on any device; masks make the shifts those of unsigned integers."""
     for shift, factor in ((30, _MIX_1), (27, _MIX_2), (31, None)):
         shifted = value >> shift
         shifted &= (1 << (64 - shift)) - 1

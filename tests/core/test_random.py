@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kontrast import Draws
-from kontrast.random import mix
+from kontrast.random import mix, mix_by_numpy, mix_by_torch
 
 N = 100_000
 WORD = (1 << 64) - 1
@@ -37,6 +37,14 @@ IDS = torch.arange(N)
 @pytest.mark.parametrize("z", [0, 1, 2, GOLDEN, 1 << 31, 1 << 62, 1 << 63, WORD, WORD - 1, 0x0123456789ABCDEF])
 def test_mix_is_splitmix64s_finaliser(z: int) -> None:
     assert int(mix(torch.tensor(signed(z)))) == signed(mix_in_python(z))
+
+
+def test_mix_is_the_same_on_a_gpus_way_whatever_shape() -> None:
+    drawn = torch.randint(-(2**63), 2**63 - 1, (7, 5), generator=torch.Generator().manual_seed(0))
+    for z in (drawn, drawn.T, drawn[:, 1], drawn[0, 0], drawn[:0]):
+        before = z.clone()
+        assert torch.equal(mix_by_torch(z), mix_by_numpy(z))
+        assert torch.equal(z, before)
 
 
 def test_mix_gives_the_published_sequence() -> None:
