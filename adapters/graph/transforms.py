@@ -27,6 +27,7 @@ __all__ = ["AttributeMasking", "NodeDropping", "OneOf", "Subgraph", "Unchanged"]
 
 # Streams of random numbers, so that transforms of one view do not draw the same; edge perturbation has 2 and 3.
 NODES, MASK, NOISE, SEED, GROWTH, CHOICE = 1, 4, 5, 6, 7, 8
+PRUNED = 3  # rounds of growth between two looks at what may still be reached in time
 
 
 class Unchanged(GraphTransform):
@@ -132,14 +133,16 @@ class Subgraph(GraphTransform):
         first = offsets(degree)
         reached = torch.full((len(graphs.batch),), math.inf, dtype=torch.float64, device=time.device)
         reached[seeds] = 0.0
-        front, rounds = seeds, 0
-        while True:
+
+        def inside() -> Tensor:
             # Times are >= 0, so their bits order as they do: 11 of the exponent and 29 of the rest are enough.
-            inside = lowest(graphs.batch, reached.view(torch.int64) >> 23, size) & reached.isfinite()
-            # What is too late already leads nowhere in time.
-            front = front.index_select(0, true_at(inside.index_select(0, front)))
-            if not len(front) or rounds == self.hops > 0:
-                return Edit(nodes=inside)
+            return lowest(graphs.batch, reached.view(torch.int64) >> 23, size) & reached.isfinite()
+
+        front, rounds = seeds, 0
+        while len(front) and not rounds == self.hops > 0:
+            rounds += 1
+            if rounds % PRUNED == 0:  # what is too late already leads nowhere in time
+                front = front.index_select(0, true_at(inside().index_select(0, front)))
             out = degree.index_select(0, front)
             edges = ranges(first.index_select(0, front), out)
             arrival = torch.repeat_interleave(reached.index_select(0, front), out) + time.index_select(0, edges)
@@ -148,7 +151,7 @@ class Subgraph(GraphTransform):
             there, arrival = there.index_select(0, sooner), arrival.index_select(0, sooner)
             reached.scatter_reduce_(0, there, arrival, "amin")
             front = there.index_select(0, true_at(arrival == reached.index_select(0, there)))
-            rounds += 1
+        return Edit(nodes=inside())
 
 
 class OneOf(GraphTransform):
