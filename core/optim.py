@@ -65,6 +65,7 @@ class AdamW(OptimizerSettings):
             lr=self.learning_rate,
             betas=(self.beta1, self.beta2),
             weight_decay=self.weight_decay,
+            fused=_all_at_once(groups) or None,
         )
 
 
@@ -143,3 +144,11 @@ def _groups(module: nn.Module, **for_vectors: object) -> list[dict[str, Any]]:
     vectors = [parameter for parameter in trainable if parameter.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, **for_vectors}]
     return [group for group in groups if group["params"]]
+
+
+def _all_at_once(groups: list[dict[str, Any]]) -> bool:
+    """Return whether torch's kernel for whole weights may be taken on the CPU, where its default is a loop of a dozen
+    small operations per weight. It goes through memory as it lies, so weights and gradients must lie alike.
+    """
+    weights = [weight for group in groups for weight in group["params"]]
+    return all(weight.is_cpu and weight.is_contiguous() and weight.is_floating_point() for weight in weights)
