@@ -14,7 +14,7 @@ from torch import Tensor
 from kontrast import Augmenter, AugmenterRecord, Batch, Data, Draws, View
 
 from .checks import Check, ConformanceError, NotCheckedError, Report, checks_of, run_checks
-from .domain import data_of, taken
+from .domain import data_of, default_encoder, taken
 from .scene import failures_of, made, stateful
 from .snapshot import difference, snapshot
 from .states import reloaded
@@ -22,11 +22,16 @@ from .states import reloaded
 __all__ = ["augmenter_checks", "check_augmenter"]
 
 
+# What a view says of the elements inside its rows.
+ELEMENTS = {"valid": torch.bool, "coords": torch.int64, "masked": torch.bool}
+
+
 class AugmenterCase:
     """An augmenter and samples that it reads."""
 
     def __init__(self, subject: Any, data: Data | None) -> None:
         self.data, about = data_of(AugmenterRecord, subject, data)
+        self.subject = subject
         self.name, _, augmenter = made(subject, AugmenterRecord, Augmenter, about)  # type: ignore[type-abstract]
         self._augmenter = copy.deepcopy(augmenter)
         self.count = min(6, len(self.data))
@@ -53,19 +58,33 @@ class AugmenterCase:
 
 
 def returns_views(case: AugmenterCase) -> None:
-    """Wrong shape: no list of Views, or samples of the batch that no view has a copy of."""
+    """Wrong shape or dtype: no list of Views, samples that a view has no copy of, or parts that do not fit its rows."""
     views = case.views(Draws(0))
     if not isinstance(views, list) or not views or not all(isinstance(view, View) for view in views):
         raise ConformanceError(f"an augmenter must return a list of kontrast.View, got {type(views).__name__}")
-    ids = set(case.batch().ids.tolist())
+    batch = case.batch()
+    ids = set(batch.ids.tolist())
     for number, view in enumerate(views):
-        found = set(view.ids.tolist())
+        found, rows = set(view.ids.tolist()), len(view.ids)
         if found != ids:
             raise ConformanceError(f"view {number} has samples {sorted(found)}, and the batch {sorted(ids)}")
-        for name in ("valid", "coords", "masked"):
+        if isinstance(view.inputs, Tensor):
+            if not view.inputs.ndim or len(view.inputs) != rows:
+                raise ConformanceError(f"`inputs` of view {number} are {list(view.inputs.shape)} of {rows} rows")
+            given = batch.inputs.dtype if isinstance(batch.inputs, Tensor) else view.inputs.dtype
+            if given.is_floating_point and view.inputs.dtype != given:
+                raise ConformanceError(f"`inputs` of view {number} are {view.inputs.dtype}, and the batch's {given}")
+        for name, dtype in ELEMENTS.items():
             part = getattr(view, name)
-            if part is not None and part.ndim > 1 and len(part) != len(view.ids):
-                raise ConformanceError(f"`{name}` of view {number} has {len(part)} rows, and there are {len(view.ids)}")
+            if part is None:
+                continue
+            if part.dtype != dtype:
+                raise ConformanceError(f"`{name}` of view {number} must be {dtype}, got {part.dtype}")
+            if part.ndim > 1 and len(part) != rows:
+                raise ConformanceError(f"`{name}` of view {number} has {len(part)} rows, and there are {rows}")
+        shapes = {name: list(part.shape) for name in ELEMENTS if (part := getattr(view, name)) is not None}
+        if len({str(shape) for shape in shapes.values()}) > 1:
+            raise ConformanceError(f"the elements of view {number} have several shapes: {shapes}")
 
 
 def keys_carried(case: AugmenterCase) -> None:
@@ -91,12 +110,12 @@ def inputs_unchanged(case: AugmenterCase) -> None:
 
 def draws_alone_decide(case: AugmenterCase) -> None:
     """Random numbers from elsewhere than `draws`: a resume or another number of workers would give other views."""
-    found = []
+    found, same = [], case.augmenter()
     with torch.random.fork_rng(devices=[]):
         for seed in (1, 2):
             torch.manual_seed(seed)
             before = torch.get_rng_state()
-            found.append(snapshot(case.views(Draws(0))))
+            found.append(snapshot(case.views(Draws(0), augmenter=None if stateful(same) else same)))
             if not torch.equal(before, torch.get_rng_state()):
                 raise ConformanceError("forward() takes numbers from torch's global generator; take them from `draws`")
     if what := difference(*found):
@@ -121,10 +140,27 @@ def each_sample_by_itself(case: AugmenterCase) -> None:
     last = list(range(case.count))[::-1][: max(1, case.count // 2)]
     for number, (full, part) in enumerate(zip(whole, case.views(Draws(0), last), strict=True)):
         rows = _copies_of(part.ids, full.ids)
-        if what := difference(snapshot(taken(full.inputs, rows)), snapshot(part.inputs), rtol=1e-5):
+        if what := _unlike(case, full, part, rows):
             raise ConformanceError(
                 f"view {number} of the same samples is another in another batch ({what}); draw by sample id"
             )
+
+
+def _unlike(case: AugmenterCase, full: View, part: View, rows: Tensor) -> str:
+    """Return where some rows of one view and another view differ, in words."""
+    for name in ELEMENTS:
+        ours, theirs = getattr(full, name), getattr(part, name)
+        if ours is not None and ours.ndim > 1 and (what := difference(snapshot(ours[rows]), snapshot(theirs))):
+            return f"`{name}`: {what}"
+    try:
+        return difference(snapshot(taken(full.inputs, rows)), snapshot(part.inputs), rtol=1e-5)
+    except NotCheckedError:  # nobody but the domain's encoder can say what belongs to which row
+        encoder = default_encoder(case.subject)
+        if encoder is None:
+            raise
+        with torch.no_grad():
+            ours, theirs = encoder(full.inputs)[rows], encoder(part.inputs)
+        return "" if torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * float(ours.abs().max())) else "to its encoder"
 
 
 def _copies_of(wanted: Tensor, ids: Tensor) -> Tensor:

@@ -9,10 +9,15 @@ from kontrast import (
     AdapterRecord,
     AugmenterRecord,
     EncoderRecord,
+    IncompatibleError,
     InvalidValueError,
     MethodRecord,
     ObjectiveRecord,
+    ObserverRecord,
+    OptimizerRecord,
     PluginError,
+    ProbeRecord,
+    RecipeRecord,
     SamplerRecord,
     UnknownNameError,
     get_record,
@@ -38,6 +43,9 @@ CHECKABLE: dict[str, tuple[type[Any], Callable[..., list[Check]]]] = {
     "objective": (ObjectiveRecord, objective_checks),
     "sampler": (SamplerRecord, sampler_checks),
 }
+
+
+UNCHECKED: tuple[type[Any], ...] = (ObserverRecord, OptimizerRecord, ProbeRecord, RecipeRecord)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -86,6 +94,12 @@ def _kinds(name: str) -> list[str]:
             pass
         kinds.append(kind)
     if not kinds:
+        for record in UNCHECKED:
+            if name in get_records(record):
+                raise IncompatibleError(
+                    f"`{name}` is registered as {record.kind}, for which there are no checks; there are some for "
+                    f"{', '.join(sorted(CHECKABLE))}"
+                )
         known = {known for record, _ in CHECKABLE.values() for known in get_records(record)}
         raise UnknownNameError("registered name that can be checked", name, known)
     return kinds

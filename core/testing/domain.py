@@ -23,13 +23,24 @@ from kontrast import (
     Encoder,
     EncoderRecord,
     InvalidValueError,
+    Loss,
     View,
+    as_encoder,
     get_record,
 )
 
 from .checks import NotCheckedError
 
-__all__ = ["Noise", "SmallEncoder", "data_of", "default_augmenter", "example_data", "taken"]
+__all__ = [
+    "Noise",
+    "SmallEncoder",
+    "data_of",
+    "default_augmenter",
+    "default_encoder",
+    "example_data",
+    "made_for",
+    "taken",
+]
 
 FEATURES = 10
 
@@ -61,12 +72,17 @@ class Noise(Augmenter):
 
 
 class SmallEncoder(Encoder):
-    """Vectors of `example_data` -> [B, 8], with a batch norm; each has four elements, its row turned in a circle."""
+    """Vectors of `example_data` -> [B, 8], with a batch norm; each has four elements, its row turned in a circle.
+
+    Args:
+        lengths: the weight of a loss of its own, the mean squared length of the rows; 0: it has none.
+    """
 
     representation_size = 8
 
-    def __init__(self) -> None:
+    def __init__(self, lengths: float = 0.0) -> None:
         super().__init__()
+        self.lengths = lengths
         self.layers = nn.Sequential(nn.Linear(FEATURES, 12), nn.BatchNorm1d(12), nn.Tanh(), nn.Linear(12, 8))
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -78,7 +94,11 @@ class SmallEncoder(Encoder):
         """Return rows and elements."""
         encoded = super().encode(view, copies)
         assert encoded.rows is not None
-        return replace(encoded, dense=torch.stack([encoded.rows.roll(turn, 1) for turn in range(4)], 1))
+        encoded = replace(encoded, dense=torch.stack([encoded.rows.roll(turn, 1) for turn in range(4)], 1))
+        if not self.lengths:
+            return encoded
+        own = Loss.over_rows(encoded.rows.square().sum(1), name="encoder-lengths", weight=self.lengths)
+        return replace(encoded, auxiliary=own)
 
 
 def data_of(
@@ -91,34 +111,52 @@ def data_of(
     """
     if data is not None:
         return data, {}
-    home = get_record(kind, subject).adapter if isinstance(subject, str) else ""
-    if not home:
+    adapter = _home(kind, subject)
+    if adapter is None:
         raise InvalidValueError("`data` must be samples that it reads, got none; write data=kontrast.ArrayData(...)")
-    adapter: Adapter = get_record(AdapterRecord, home).load()()
     splits = adapter.load(adapter.default_data)
     return splits.train, splits.about
 
 
 def default_augmenter(subject: Any, about: Mapping[str, Any]) -> Augmenter | None:
     """Return the augmenter that a registered encoder's domain takes where nothing is said."""
-    home = get_record(EncoderRecord, subject).adapter if isinstance(subject, str) else ""
-    if not home:
+    home = _home(EncoderRecord, subject)
+    return None if home is None else made_for(AugmenterRecord, home.default_augmenter, about)
+
+
+def default_encoder(subject: Any) -> Encoder | None:
+    """Return the encoder that a registered augmenter's domain takes where nothing is said, in evaluation mode."""
+    home = _home(AugmenterRecord, subject)
+    if home is None:
         return None
-    adapter: Adapter = get_record(AdapterRecord, home).load()()
-    record = get_record(AugmenterRecord, adapter.default_augmenter)
-    known = {name: value for name, value in about.items() if name in record.signature().parameters}
-    augmenter: Augmenter = record.load()(**known)
-    return augmenter
+    about = home.load(home.default_data).about
+    return as_encoder(made_for(EncoderRecord, home.default_encoder, about)).eval()
+
+
+def made_for(kind: type[EncoderRecord] | type[AugmenterRecord], name: str, about: Mapping[str, Any]) -> Any:
+    """Return what is registered under a name, made with what the data say of themselves."""
+    record = get_record(kind, name)
+    parameters = record.signature().parameters
+    return record.load()(**{name: value for name, value in about.items() if name in parameters})
+
+
+def _home(kind: type[EncoderRecord] | type[AugmenterRecord], subject: Any) -> Adapter | None:
+    home = get_record(kind, subject).adapter if isinstance(subject, str) else ""
+    return get_record(AdapterRecord, home).load()() if home else None
 
 
 def taken(inputs: Any, rows: Tensor) -> Any:
     """Return some rows of a view's inputs.
 
     Raises:
-        NotCheckedError: if the inputs are neither a tensor nor a mapping of them.
+        NotCheckedError: if the inputs are no tensor, and no mapping or sequence that has a part for each row.
     """
     if isinstance(inputs, Tensor):
         return inputs[rows]
     if isinstance(inputs, Mapping):
         return {name: taken(part, rows) for name, part in inputs.items()}
+    if isinstance(inputs, (list, tuple)):
+        if any(isinstance(part, Tensor) for part in inputs):  # parts of all rows, such as values and their lengths
+            return [taken(part, rows) for part in inputs]
+        return [inputs[row] for row in rows.tolist()]
     raise NotCheckedError(f"inputs of type {type(inputs).__name__} cannot be told apart by row")

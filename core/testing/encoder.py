@@ -4,15 +4,16 @@ Shapes: M rows of a view, D representation size.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kontrast import Augmenter, Data, Draws, Encoder, EncoderRecord, Identity, View, as_encoder
+from kontrast import Augmenter, Data, Draws, Encoded, Encoder, EncoderRecord, Identity, Loss, View, as_encoder
 
-from .checks import Check, ConformanceError, Report, checks_of, run_checks
+from .checks import Check, ConformanceError, NotCheckedError, Report, checks_of, run_checks
 from .domain import data_of, default_augmenter
 from .scene import failures_of, made
 from .snapshot import difference, snapshot
@@ -42,6 +43,11 @@ class EncoderCase:
         batch = self.data.batch(torch.tensor(list(range(self.count) if indices is None else indices)))
         view: View = self.augmenter(batch, Draws(0))[0]
         return view
+
+    @torch.no_grad()
+    def encoded(self, view: View, encoder: Encoder) -> Encoded:
+        """Return what `encode` makes of a view in evaluation mode."""
+        return encoder.eval().encode(view, torch.arange(len(view.ids)))
 
     @torch.no_grad()
     def represented(self, view: View, encoder: Encoder | None = None) -> Tensor:
@@ -76,21 +82,34 @@ def keys_carried(case: EncoderCase) -> None:
             raise ConformanceError(f"`{name}` of what encode() returns are not those of the view")
 
 
+def encode_is_forward(case: EncoderCase) -> None:
+    """Trains something else: in evaluation mode the rows of `encode` are not the representations of `forward`."""
+    encoder, view = case.encoder(), replace(case.view(), masked=None)
+    rows = case.encoded(view, encoder).rows
+    if rows is None:
+        raise NotCheckedError("encode() returns no rows")
+    expected = case.represented(view, encoder)
+    if rows.shape != expected.shape or not torch.allclose(rows, expected, rtol=1e-4, atol=1e-5):
+        raise ConformanceError("encode() returns other rows than forward(), which is what remains after training")
+
+
 def inputs_unchanged(case: EncoderCase) -> None:
     """Mutates its inputs: the view is not what it was."""
-    view = case.view()
+    view, encoder = case.view(), case.encoder()
     before = snapshot(view)
-    case.encoder()(view.inputs)
+    encoder(view.inputs)
+    encoder.encode(view, torch.arange(len(view.ids)))
     if what := difference(before, snapshot(view)):
-        raise ConformanceError(f"forward() changed what it was given: {what}")
+        raise ConformanceError(f"a pass changed what it was given: {what}")
 
 
 def gradient_of_every_parameter(case: EncoderCase) -> None:
     """Parameters that no gradient reaches, which DDP waits for, or whose gradient is not finite."""
-    encoder = case.encoder()
-    rows = encoder(case.view().inputs)
-    weights = torch.randn(rows.shape, generator=torch.Generator().manual_seed(0)).to(rows)
-    (rows * weights).sum().backward()
+    encoder, view = case.encoder(), case.view()
+    outputs = list(_outputs(encoder.encode(view, torch.arange(len(view.ids)))))
+    generator = torch.Generator().manual_seed(0)
+    sums = [(part * torch.randn(part.shape, generator=generator).to(part)).sum() for part in outputs]
+    torch.stack(sums).sum().backward()
     for name, parameter in encoder.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -98,6 +117,16 @@ def gradient_of_every_parameter(case: EncoderCase) -> None:
             raise ConformanceError(f"no gradient reaches the parameter `{name}`; leave it out, or freeze it")
         if not parameter.grad.isfinite().all():
             raise ConformanceError(f"the gradient of the parameter `{name}` is not finite")
+
+
+def _outputs(encoded: Encoded) -> Iterator[Tensor]:
+    """Yield all that a method may read of an encoding."""
+    terms = encoded.auxiliary.terms if isinstance(encoded.auxiliary, Loss) else ()
+    for part in (encoded.rows, encoded.dense, *(term.sum for term in terms)):
+        if part is not None:
+            yield part
+    for stream in encoded.streams.values():
+        yield from _outputs(stream)
 
 
 def evaluation_is_fixed(case: EncoderCase) -> None:
@@ -112,17 +141,35 @@ def evaluation_is_fixed(case: EncoderCase) -> None:
 
 
 def each_sample_by_itself(case: EncoderCase) -> None:
-    """In evaluation mode a row depends on the other rows of its batch, or a batch of one sample breaks."""
+    """In evaluation mode a row or its elements depend on the rest of the batch, or a batch of one sample breaks."""
     encoder = case.encoder()
     whole = case.view()
-    rows = case.represented(whole, encoder)
-    scale = float(rows.abs().max().clamp(min=1e-6))
+    together, rows = case.encoded(whole, encoder), case.represented(whole, encoder)
     for index in range(case.count):
         alone = case.view([index])
-        expected = rows[whole.ids == alone.ids[0]]
-        found = case.represented(alone, encoder)
-        if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-3, atol=1e-4 * scale):
+        places = (whole.ids == alone.ids[0]).nonzero().flatten()
+        if not close(case.represented(alone, encoder), rows[places]):
             raise ConformanceError(f"sample {index} alone has another representation than in a batch of {case.count}")
+        single = case.encoded(alone, encoder)
+        if together.dense is None:
+            continue
+        for row, place in enumerate(places.tolist()):
+            if not close(elements_of(single, row), elements_of(together, place)):
+                raise ConformanceError(f"sample {index} alone has other elements than in a batch of {case.count}")
+
+
+def close(found: Tensor, expected: Tensor) -> bool:
+    """Return whether representations are the same, as far as float32 and another order of sums allow."""
+    scale = float(expected.abs().max().clamp(min=1e-6)) if expected.numel() else 1.0
+    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-4 * scale)
+
+
+def elements_of(encoded: Encoded, row: int) -> Tensor:
+    """Return the embeddings of the elements that a row has, [n, D]."""
+    assert encoded.dense is not None
+    if encoded.owner is not None:
+        return encoded.dense[encoded.owner == row]
+    return encoded.dense[row] if encoded.valid is None else encoded.dense[row][encoded.valid[row]]
 
 
 def state_is_whole(case: EncoderCase) -> None:
@@ -140,9 +187,9 @@ def state_is_whole(case: EncoderCase) -> None:
 
 def can_be_copied(case: EncoderCase) -> None:
     """Cannot be copied, as a momentum target is, or the copy shares parameters with the original."""
-    encoder = case.encoder()
+    encoder, view = case.encoder(), case.view()
+    encoder(view.inputs)  # what it keeps of a pass must not stand in the way
     other = copy.deepcopy(encoder)
-    view = case.view()
     before = case.represented(view, encoder)
     with torch.no_grad():
         for parameter in encoder.parameters():
@@ -154,6 +201,7 @@ def can_be_copied(case: EncoderCase) -> None:
 CHECKS = (
     returns_rows,
     keys_carried,
+    encode_is_forward,
     inputs_unchanged,
     gradient_of_every_parameter,
     evaluation_is_fixed,
@@ -171,8 +219,11 @@ def encoder_checks(
     expected_failures: Mapping[str, str] | None = None,
 ) -> list[Check]:
     """Return the checks that `check_encoder` runs, with its arguments; for `parametrize_with_checks`."""
+    from . import encoder_outputs
+
     case = EncoderCase(subject, data, augmenter)
-    return checks_of(f"encoder {case.name}", CHECKS, case, failures_of(case.encoder(), expected_failures))
+    functions = (*CHECKS, *encoder_outputs.CHECKS)
+    return checks_of(f"encoder {case.name}", functions, case, failures_of(case.encoder(), expected_failures))
 
 
 def check_encoder(

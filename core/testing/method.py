@@ -23,14 +23,11 @@ from kontrast import (
     View,
     all_sum,
     get_record,
-    rank,
     world_size,
 )
-from kontrast.norm import sync_batch_norms
 
-from .checks import Check, ConformanceError, Report, checks_of, run_checks
+from .checks import Check, ConformanceError, NotCheckedError, Report, checks_of, run_checks
 from .domain import Noise, SmallEncoder, example_data
-from .processes import processes
 from .scene import failures_of, made
 from .snapshot import difference, snapshot
 from .states import reloaded
@@ -46,15 +43,11 @@ RATE = 0.05
 class MethodCase:
     """A method and views that it reads, in float64."""
 
+    takes_encoder = False
+
     def __init__(self, subject: Any, data: Data | None, augmenter: Augmenter | None) -> None:
-        fill: dict[str, Any] = dict(SMALL)
-        with torch.random.fork_rng(devices=[]):  # the same weights every time
-            torch.manual_seed(0)
-            if not isinstance(subject, Method):
-                factory = get_record(MethodRecord, subject).load() if isinstance(subject, str) else subject
-                names = [name for name in inspect.signature(factory).parameters if name.endswith("encoder")]
-                fill |= {name: SmallEncoder() for name in names}
-            self.name, _, method = made(subject, MethodRecord, Method, fill)
+        self.subject = subject
+        self.name, method = self._made()
         self._method = copy.deepcopy(method).double()
         self.data: Data = example_data(sum(BATCHES)) if data is None else data
         towers = sorted(method.encoders)
@@ -63,16 +56,40 @@ class MethodCase:
         self.augmenter = noise if augmenter is None else augmenter
         self.kept: dict[Any, Any] = {}  # what several checks read
 
+    def _made(self, **encoder: float) -> tuple[str, Method]:
+        """Return name and method, with the same weights every time; its encoder is small."""
+        fill: dict[str, Any] = dict(SMALL)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            if not isinstance(self.subject, Method):
+                registered = isinstance(self.subject, str)
+                factory = get_record(MethodRecord, self.subject).load() if registered else self.subject
+                names = [name for name in inspect.signature(factory).parameters if name.endswith("encoder")]
+                self.takes_encoder = bool(names)
+                fill |= {name: SmallEncoder(**encoder) for name in names}
+            name, _, method = made(self.subject, MethodRecord, Method, fill)
+        return name, method
+
+    def method_with_lengths(self, weight: float) -> Method:
+        """Return the method on encoders that add the mean squared length of their rows to the loss.
+
+        Raises:
+            NotCheckedError: if it was given with its encoder.
+        """
+        if not self.takes_encoder:
+            raise NotCheckedError("it has an encoder already; that is checked by itself")
+        return self._made(lengths=weight)[1].double().train()
+
     def method(self) -> Method:
         """Return a copy of the method as it was given, in float64 and in training mode."""
         return copy.deepcopy(self._method).train()
 
     def views(self, step: int = 0) -> list[View]:
         """Return the views of a batch."""
-        return _views(self.data, self.augmenter, step, slice(None))
+        return views_of(self.data, self.augmenter, step, slice(None))
 
 
-def _views(data: Data, augmenter: Augmenter, step: int, mine: slice) -> list[View]:
+def views_of(data: Data, augmenter: Augmenter, step: int, mine: slice) -> list[View]:
     first = sum(BATCHES[:step])
     indices = (torch.arange(first, first + BATCHES[step]) % len(data))[mine]
     views: list[View] = augmenter(data.batch(indices), Draws(0))
@@ -87,7 +104,7 @@ class Stepped:
     gradients: dict[str, Tensor]
 
 
-def _step(method: Method, views: list[View], step: int) -> Stepped:
+def make_step(method: Method, views: list[View], step: int) -> Stepped:
     """Make one step of plain gradient descent, and what comes after it."""
     loss, encoded = method(views)
     reduced = loss.reduced()
@@ -101,17 +118,6 @@ def _step(method: Method, views: list[View], step: int) -> Stepped:
                 parameter.sub_(RATE * gradients[name])
     method.after_step([view.detach() for view in encoded], (step + 1) / len(BATCHES))
     return Stepped(float(reduced.value), gradients)
-
-
-def on_rank(method: Method, data: Data, augmenter: Augmenter) -> list[Stepped]:
-    """Return this rank's three steps; each process runs this."""
-    sync_batch_norms(method)
-    steps = []
-    for step in range(len(BATCHES)):
-        own = torch.arange(BATCHES[step]).tensor_split(world_size())[rank()]
-        views = _views(data, augmenter, step, slice(int(own[0]), int(own[-1]) + 1))
-        steps.append(_step(method, views, step))
-    return steps
 
 
 def returns_a_loss(case: MethodCase) -> None:
@@ -128,7 +134,7 @@ def returns_a_loss(case: MethodCase) -> None:
 def gradient_of_every_parameter(case: MethodCase) -> None:
     """Parameters that no gradient reaches, which DDP waits for, or whose gradient is not finite."""
     method = case.method()
-    found = _step(method, case.views(), 0).gradients
+    found = make_step(method, case.views(), 0).gradients
     for name, parameter in method.named_parameters():
         if parameter.requires_grad and name not in found:
             raise ConformanceError(f"no gradient reaches the parameter `{name}`; leave it out, or freeze it")
@@ -139,7 +145,7 @@ def gradient_of_every_parameter(case: MethodCase) -> None:
 def loss_falls(case: MethodCase) -> None:
     """Wrong sign or a gradient of something else: a small step against the gradient does not lower the loss."""
     method = case.method()
-    _step(method, case.views(), 0)  # so that a queue has something in it
+    make_step(method, case.views(), 0)  # so that a queue has something in it
     other, views = copy.deepcopy(method), case.views(1)
     here = method(views)[0].reduced()
     method.zero_grad()
@@ -161,7 +167,7 @@ def inputs_unchanged(case: MethodCase) -> None:
     """Mutates its inputs: the views are not what they were."""
     views, method = case.views(), case.method()
     before = snapshot(views)
-    _step(method, views, 0)
+    make_step(method, views, 0)
     if what := difference(before, snapshot(views)):
         raise ConformanceError(f"a step changed the views it was given: {what}")
 
@@ -173,7 +179,7 @@ def deterministic(case: MethodCase) -> None:
         method = case.method()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)  # dropout takes its numbers there
-            found.append(snapshot([_step(method, case.views(step), step) for step in range(len(BATCHES))]))
+            found.append(snapshot([make_step(method, case.views(step), step) for step in range(len(BATCHES))]))
     if what := difference(*found):
         raise ConformanceError(f"the same steps once more give something else: {what}")
 
@@ -185,14 +191,14 @@ def state_continues(case: MethodCase) -> None:
         for parameter in other.parameters():
             parameter.add_(0.1)
     for step in range(2):
-        _step(method, case.views(step), step)
+        make_step(method, case.views(step), step)
     reloaded(method, other)
     for step in (2, 0):
         found = []
         for part in (method, other):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(step)
-                found.append(snapshot(_step(part, case.views(step), step)))
+                found.append(snapshot(make_step(part, case.views(step), step)))
         if what := difference(*found):
             raise ConformanceError(f"after save and load the next step is another: {what}")
 
@@ -214,31 +220,6 @@ def represents(case: MethodCase) -> None:
         raise ConformanceError("represent() left the method in evaluation mode")
 
 
-def gradient_on_2_processes(case: MethodCase) -> None:
-    """Two processes have other gradients or another loss than one, in one of three steps, the last uneven."""
-    _same_steps(case, 2)
-
-
-def gradient_on_3_processes(case: MethodCase) -> None:
-    """Three processes have other gradients or another loss than one, in one of three steps, the last uneven."""
-    _same_steps(case, 3)
-
-
-def _same_steps(case: MethodCase, world: int) -> None:
-    one = on_rank(case.method(), case.data, case.augmenter)
-    for number, steps in enumerate(processes().run(world, on_rank, case.method(), case.data, case.augmenter)):
-        for step, (found, expected) in enumerate(zip(steps, one, strict=True)):
-            where = f"in step {step} rank {number} of {world}"
-            if not math.isclose(found.value, expected.value, rel_tol=1e-6, abs_tol=1e-9):
-                raise ConformanceError(f"{where} has loss {found.value:.7g}, and one process {expected.value:.7g}")
-            for name, gradient in expected.gradients.items():
-                if name not in found.gradients:
-                    raise ConformanceError(f"{where} has no gradient of `{name}`, and one process has")
-                bound = 1e-6 * float(gradient.abs().max()) + 1e-9
-                if not torch.allclose(found.gradients[name], gradient, rtol=1e-6, atol=bound):
-                    raise ConformanceError(f"{where} has another gradient of `{name}` than one process")
-
-
 CHECKS = (
     returns_a_loss,
     gradient_of_every_parameter,
@@ -247,8 +228,6 @@ CHECKS = (
     deterministic,
     state_continues,
     represents,
-    gradient_on_2_processes,
-    gradient_on_3_processes,
 )
 
 
@@ -260,8 +239,11 @@ def method_checks(
     expected_failures: Mapping[str, str] | None = None,
 ) -> list[Check]:
     """Return the checks that `check_method` runs, with its arguments; for `parametrize_with_checks`."""
+    from . import method_ranks, method_score
+
     case = MethodCase(subject, data, augmenter)
-    return checks_of(f"method {case.name}", CHECKS, case, failures_of(case.method(), expected_failures))
+    functions = (*CHECKS, *method_score.CHECKS, *method_ranks.CHECKS)
+    return checks_of(f"method {case.name}", functions, case, failures_of(case.method(), expected_failures))
 
 
 def check_method(

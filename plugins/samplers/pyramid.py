@@ -39,8 +39,9 @@ class TimePyramid(PairSampler):
         """Return the comparisons of two views."""
         if len(encoded) != 2:
             raise IncompatibleError(f"TimePyramid compares two views, and there are {len(encoded)}")
-        offsets, valid = _aligned(*encoded)
-        by_time, by_series = _Pyramid.apply(encoded[0].dense, encoded[1].dense, offsets, valid)
+        first, second = encoded[0], _in_order(encoded[1], encoded[0].ids)
+        offsets, valid = _aligned(first, second)
+        by_time, by_series = _Pyramid.apply(first.dense, second.dense, offsets, valid)
         level, time, exists = _steps(valid)
         weights = _weights(level, exists)
 
@@ -48,10 +49,10 @@ class TimePyramid(PairSampler):
             return values.expand(exists.shape).flatten()
 
         ids, level_of, groups, weight = map(
-            spread, (encoded[0].ids, *(part[:, None, None] for part in (level, (level << 32) + time, weights)))
+            spread, (first.ids, *(part[:, None, None] for part in (level, (level << 32) + time, weights)))
         )
-        view, there = encoded[0], exists.flatten()
-        flat, weighed = _existing(view, by_time, ids, groups, weight, there)
+        there = exists.flatten()
+        flat, weighed = _existing(first, by_time, ids, groups, weight, there)
         instance = Pairs.between(flat, across_ranks(flat), match="ids", scope="groups", name="instance", weight=0.5)
         found = [replace(instance, anchor_weights=weighed)]
         levels = len(valid[0, 0]).bit_length()
@@ -59,11 +60,22 @@ class TimePyramid(PairSampler):
             number = torch.arange(exists.numel(), device=ids.device).view(exists.shape)
             order = torch.cat([number[at].permute(2, 1, 0).flatten() for at in _levels(len(valid[0, 0]))[:-1]])
             keys = key(ids, level_of), groups, weight, there
-            flat, weighed = _existing(view, by_series, *(part[order] for part in keys))
+            flat, weighed = _existing(first, by_series, *(part[order] for part in keys))
             share = 0.5 * (levels - 1) / levels
             temporal = Pairs.between(flat, flat, match="groups", scope="ids", name="temporal", weight=share)
             found.append(replace(temporal, anchor_weights=weighed))
         return found
+
+
+def _in_order(view: Encoded, ids: Tensor) -> Encoded:
+    """Return a view with its series in this order."""
+    if torch.equal(view.ids, ids):
+        return view
+    order = (ids[:, None] == view.ids).long().argmax(1)
+    if len(view.ids) != len(ids) or not torch.equal(view.ids[order], ids):
+        raise IncompatibleError("TimePyramid compares two copies of each series, and these views are of other series")
+    dense, valid, coords = (None if part is None else part[order] for part in (view.dense, view.valid, view.coords))
+    return replace(view, ids=ids, dense=dense, valid=valid, coords=coords)
 
 
 def _aligned(first: Encoded, second: Encoded) -> tuple[Tensor, Tensor]:

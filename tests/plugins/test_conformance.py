@@ -177,6 +177,7 @@ def test_augmenter(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", kt.get_records(kt.EncoderRecord))
+@several_processes
 def test_encoder(name: str) -> None:
     check_encoder(name)
 

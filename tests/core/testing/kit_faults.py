@@ -4,10 +4,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
+import torch
 
+import kontrast as kt
 from kontrast.testing import Check, run_checks
 
-__all__ = ["caught_by", "faults"]
+__all__ = ["caught_by", "faults", "vectors"]
+
+
+def vectors(samples: int = 12) -> kt.ArrayData:
+    """Return vectors of five numbers with labels and groups."""
+    ids = torch.arange(samples)
+    inputs = torch.randn(samples, 5, generator=torch.Generator().manual_seed(0))
+    return kt.ArrayData(inputs, labels=ids // 2, groups=ids % 2)
 
 
 def faults(broken: Mapping[str, Sequence[Any]]) -> pytest.MarkDecorator:

@@ -21,8 +21,12 @@ from kontrast.testing import (
     NotCheckedError,
     ProcessError,
     Report,
+    adapter_checks,
+    augmenter_checks,
     check_objective,
     check_sampler,
+    encoder_checks,
+    method_checks,
     objective_checks,
     parametrize_with_checks,
     run_checks,
@@ -88,9 +92,17 @@ def test_expected_failures_are_of_checks_that_exist_and_have_a_reason() -> None:
         objective_checks(InfoNCE, expected_failures={"sign": " "})
 
 
-@pytest.mark.parametrize(
-    "checks", [objective_checks(InfoNCE), sampler_checks(kt.InBatch)], ids=["objective", "sampler"]
-)
+EVERY_KIND = [
+    objective_checks(InfoNCE),
+    sampler_checks(kt.InBatch),
+    augmenter_checks("affine-views"),
+    encoder_checks("small-cnn"),
+    adapter_checks("vision"),
+    method_checks("simclr"),
+]
+
+
+@pytest.mark.parametrize("checks", EVERY_KIND, ids=lambda checks: checks[0].subject.partition(" ")[0])
 def test_every_check_says_in_one_line_what_fault_it_names(checks: list[Check]) -> None:
     assert len({check.name for check in checks}) == len(checks)
     for check in checks:
@@ -161,6 +173,10 @@ def test_the_command_prints_a_table_and_its_status_says_whether_all_is_well(caps
     ("arguments", "sentence"),
     [
         ("quue", "did you mean `queue`"),
+        (
+            "progress",
+            "`progress` is registered as observer, for which there are no checks; there are some for adapter, ",
+        ),
         ("queue --kind objective", "no objective `queue`"),
         ("queue --kind methd", "argument --kind: invalid choice: 'methd'"),
         ("queue --expect arrange", "`--expect` must be CHECK=REASON, got 'arrange'; say why"),
