@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +16,10 @@ from torch import Tensor
 from .command_options import chosen_device, read_options, separated
 from .data import ArrayData, Data, Splits
 from .encoder import Encoder
-from .errors import IncompatibleError, InvalidValueError
+from .errors import IncompatibleError, InvalidValueError, PluginError
 from .evaluate import embed
-from .probe import Row, named_probe
+from .probe import Probe, Row, named_probe
+from .records import ProbeRecord
 from .saved_run import SavedRun, open_run
 from .subset import Subset, stratified
 from .table import print_table
@@ -54,8 +57,7 @@ def evaluate(given: Sequence[str]) -> int:
     if names is None:
         names = "knn,linear" if run is None else run.adapter.default_probe
     probes = [named_probe(name) for name in separated(names, "--probe")]
-    more = {option: about for probe in probes for option, about in probe.help().items() if option not in _OPTIONS}
-    options = read_options("evaluate", _ABOUT, {**_OPTIONS, **more}, given)
+    options = read_options("evaluate", _ABOUT, {**_options_of(probes), **_OPTIONS}, given)
     rows = [row for probe in probes for row in probe.rows({**vars(options), "seed": None})]
     fractions = [_fraction(text) for text in separated(options.labels, "--labels")]
     device = chosen_device(options.device)
@@ -76,7 +78,8 @@ def evaluate(given: Sequence[str]) -> int:
         print(json.dumps({"run": str(run.folder), **parts, "seed": options.seed, "results": results}, indent=2))
         return 0
     said = ", ".join(f"{part} {about['source']} ({about['samples']} samples)" for part, about in parts.items())
-    print(f"accuracy in percent; {said}")
+    accuracies = any("accuracy" in (result["scores"] or ()) for result in results)
+    print(f"accuracy in percent; {said}" if accuracies else said)
     _print(rows, results, len(subsets))
     return 0
 
@@ -110,7 +113,9 @@ class _Judged:
         """Return the scores of one row on a share of the labels."""
         probe = row.probe
         data: Splits[Any] = self.frozen if probe.record.frozen else self.data
-        train = data.train if indices is None else Subset(data.train, indices)
+        train = data.train
+        if indices is not None:
+            train = _chosen(self.frozen.train, indices) if probe.record.frozen else Subset(data.train, indices)
         about = {
             "probe": probe.record.name,
             "options": dict(row.options),
@@ -121,13 +126,48 @@ class _Judged:
         parts = (train, data.test) if probe.takes_test else (train,)
         encoder = None if probe.record.frozen else self.encoder
         try:
-            with probe.record.blamed():
+            with probe.record.blamed(), redirect_stdout(sys.stderr):  # what it prints is no part of the table or JSON
                 found = probe.function(encoder, *parts, **row.options, **seed)
         except InvalidValueError as error:
             if row.asked:
                 raise
             return {**about, "scores": None, "reason": str(error)}  # such as 200 neighbours of 100 samples
-        return {**about, "scores": dict(found) if isinstance(found, Mapping) else {"accuracy": float(found)}}
+        return {**about, "scores": _scores(probe.record, found)}
+
+
+def _chosen(data: ArrayData, indices: Tensor) -> ArrayData:
+    """Return some samples as data of their own, so that a probe finds representations where it always does."""
+    return ArrayData(data.inputs[indices], None if data.labels is None else data.labels[indices])
+
+
+def _options_of(probes: Sequence[Probe]) -> dict[str, dict[str, Any]]:
+    """Return the options that probes have.
+
+    Raises:
+        PluginError: if one has the name of an option of the command itself; the seed they share.
+    """
+    options: dict[str, dict[str, Any]] = {}
+    for probe in probes:
+        own = probe.help()
+        if taken := sorted(own.keys() & {*_OPTIONS, "--help"} - {"--seed"}):
+            raise PluginError(
+                f"the options of {probe.record} must have other names than those of kontrast evaluate, got "
+                f"{', '.join(taken)}; rename its parameter"
+            )
+        options.update(own)
+    return options
+
+
+def _scores(record: ProbeRecord, found: Any) -> dict[str, float]:
+    """Return what a probe has returned as scores by name."""
+    named = found if isinstance(found, Mapping) else {"accuracy": found}
+    try:
+        scores = {str(name): float(value) for name, value in named.items()}
+    except (TypeError, ValueError) as error:
+        raise PluginError(f"{record} must return a number, or numbers by name, got {found!r}") from error
+    if not scores:
+        raise PluginError(f"{record} must return a number, or numbers by name, got none")
+    return scores
 
 
 def _first_look(given: Sequence[str]) -> tuple[str | None, str | None]:
@@ -151,9 +191,10 @@ def _print(rows: list[Row], results: list[dict[str, Any]], columns: int) -> None
     lines: list[list[str]] = []
     for number, row in enumerate(rows):
         found = results[number * columns : (number + 1) * columns]
-        for name in dict.fromkeys(name for result in found for name in result["scores"] or ("accuracy",)):
+        scores: list[Mapping[str, float]] = [result["scores"] or {} for result in found]
+        for name in dict.fromkeys(name for some in scores for name in some) or ("accuracy",):
             digits = 1 if name == "accuracy" else 4
-            cells = ["-" if r["scores"] is None else f"{r['scores'][name]:.{digits}f}" for r in found]
+            cells = [f"{some[name]:.{digits}f}" if name in some else "-" for some in scores]
             lines.append([str(row) if name == "accuracy" else f"{row}: {name}", *cells])
     print_table(["probe", *(f"{100 * r['labels']:g}% ({r['samples']})" for r in results[:columns])], lines)
     for number, result in enumerate(results):

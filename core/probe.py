@@ -57,9 +57,9 @@ class Probe:
         about = {}
         for name, entry in self.options.items():
             usual = self.record.usual.get(name, (entry.default,))
-            default = ",".join(map(str, usual))
-            text = f"{self.record.name}: {said.get(name, '').rstrip('.')}; {default} by default".replace("%", "%%")
-            about[f"--{name}"] = {"help": text}
+            default = "required" if entry.empty in usual else f"{','.join(map(str, usual))} by default"
+            text = "; ".join(part for part in (said.get(name, "").rstrip("."), default) if part)
+            about[f"--{name}"] = {"help": f"{self.record.name}: {text}".replace("%", "%%")}
         return about
 
     def rows(self, given: Mapping[str, str | None]) -> list[Row]:
@@ -69,16 +69,18 @@ class Probe:
             given: the options' texts; several values have commas between them.
 
         Raises:
-            InvalidValueError: if one cannot be read.
+            InvalidValueError: if one cannot be read, or has no default and is not given.
         """
         values: dict[str, Sequence[Any]] = {}
-        for name in self.options:
+        for name, entry in self.options.items():
             text = given.get(name)
             if text is not None:
                 parts = [text] if text.startswith("[") else separated(text, f"--{name}")
                 values[name] = [self._value(name, part) for part in parts]
             elif name in self.record.usual:
                 values[name] = self.record.usual[name]
+            elif entry.default is entry.empty and name != "seed":  # which the command has itself
+                raise InvalidValueError(f"probe `{self.record.name}` must be told `--{name}`, which has no default")
         asked = all(given.get(name) is not None for name in values)
         return [Row(self, dict(zip(values, row, strict=True)), asked) for row in product(*values.values())]
 
@@ -108,7 +110,8 @@ def named_probe(name: str) -> Probe:
 
     Raises:
         UnknownNameError: if there is none.
-        PluginError: if it could not be loaded, or takes something else than an encoder and one or two data sets.
+        PluginError: if it could not be loaded, takes something else than an encoder and one or two data sets, or its
+            record has usual values of what is no option.
     """
     record = get_record(ProbeRecord, name)
     function = record.load()
@@ -124,6 +127,8 @@ def named_probe(name: str) -> Probe:
         for name, entry in entries.items()
         if entry.kind is entry.KEYWORD_ONLY and is_value(entry.annotation)
     }
+    if strange := sorted(set(record.usual) - set(options)):
+        raise PluginError(f"`usual` of {record} must name options behind its `*`, {sorted(options)}, got {strange}")
     return Probe(record, function, len(positional) == 3, options)
 
 

@@ -181,12 +181,14 @@ class ProbeRecord(Record):
     """A probe, for `kontrast evaluate`: `factory(encoder, train, test, *, options) -> accuracy in percent`.
 
     It may return scores by name instead, such as `{"recall": 0.2, "ndcg": 0.2}`. One that takes no `test` judges the
-    training part alone; `test` is None where the data have no other part. What stands behind the `*` are options.
+    training part alone; one that does is refused where the data have no other part. What stands behind the `*` are
+    options.
 
     Args:
         adapter: the domain whose encoders it judges; empty: any.
-        frozen: it reads representations alone. It is then given None for the encoder and data whose inputs are the
-            representations, which all such probes share.
+        frozen: it reads representations alone. It is then given None for the encoder and `kontrast.ArrayData` whose
+            inputs are the representations, which all such probes share. Without it `train` may be a part of the
+            domain's data, which has `len` and `batch` alone.
         usual: values of options where none are given, each a row: `{"k": (20, 200)}`.
     """
 
