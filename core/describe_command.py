@@ -16,6 +16,8 @@ from .records import (
     EncoderRecord,
     MethodRecord,
     ObjectiveRecord,
+    ObserverRecord,
+    OptimizerRecord,
     ProbeRecord,
     RecipeRecord,
     Record,
@@ -82,6 +84,8 @@ def _print_parameters(record: Record, make: Callable[..., Any]) -> None:
 
 def _facts(record: Record, make: Callable[..., Any]) -> Iterator[tuple[str, str]]:
     """Yield what a thing needs, gives and goes with, as label and words."""
+    if isinstance(record, (ObserverRecord, OptimizerRecord, ProbeRecord, RecipeRecord)):
+        yield "used by", _USED_BY[record.kind].format(record.name)
     if isinstance(record, MethodRecord):
         yield from _of_method(make)
     elif isinstance(record, ObjectiveRecord):
@@ -92,6 +96,8 @@ def _facts(record: Record, make: Callable[..., Any]) -> Iterator[tuple[str, str]
         yield "goes with", f"adapter {record.adapter}" if record.adapter else "any adapter"
         if isinstance(record, ProbeRecord):
             yield "reads", "representations alone" if record.frozen else "the encoder"
+            usual = (f"{name} {', '.join(map(str, values))}" for name, values in record.usual.items())
+            yield "by default", "a row for each of " + "; ".join(usual) if record.usual else ""
     elif isinstance(record, AdapterRecord):
         for kind in (EncoderRecord, AugmenterRecord, ProbeRecord):
             fitting = [
@@ -101,6 +107,14 @@ def _facts(record: Record, make: Callable[..., Any]) -> Iterator[tuple[str, str]
         adapter = make()
         defaults = ("data", "encoder", "augmenter", "probe")
         yield "by default", ", ".join(f"{part} {getattr(adapter, f'default_{part}')}" for part in defaults)
+
+
+_USED_BY = {
+    "observer": "kontrast train --observers {}",
+    "optimizer": "kontrast train --optimizer {}",
+    "probe": "kontrast evaluate --probe {}",
+    "recipe": "kontrast train --recipe {}",
+}
 
 
 def _of_method(make: Callable[..., Any]) -> Iterator[tuple[str, str]]:
@@ -181,7 +195,7 @@ _ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 def _in_words(module: Any) -> str:
     """Return a module as one line."""
-    return " ".join(repr(module).split())
+    return re.sub(r"(?<=\() | (?=\))", "", " ".join(repr(module).split()))
 
 
 def _type_name(annotation: Any) -> str:

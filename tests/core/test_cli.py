@@ -65,12 +65,13 @@ def test_describe_gives_parameters_with_type_default_and_meaning(capsys: pytest.
         ("jensen-shannon", ["  goes with    samplers elements, hardest-negatives, in-batch, local-global"]),
         ("positives", ["  gives        positives alone", "  goes with    objectives cosine-regression, vicreg"]),
         ("elements", ["  wraps        another sampler", "  goes with    objectives alignment-uniformity, "]),
-        ("moco-v2", ["  sampler      Queue( size=65536", "  objective    InfoNCE(temperature=0.2)"]),
+        ("moco-v2", ["  sampler      Queue(size=65536 (inner): ", "  objective    InfoNCE(temperature=0.2)"]),
         ("clip", ["  needs        image_encoder, text_encoder"]),
         ("gin", ["  goes with    adapter graph", "  install      pip install 'kontrast[graph]'"]),
         ("graph", ["  by default   data ba2motifs, encoder gin, augmenter graphcl-views, probe svm"]),
         ("knn", ["  reads        representations alone", "encoder      Module | tuple[Representations, Repr"]),
-        ("graphcl-tu", ["epochs         20"]),
+        ("knn", ["  used by      kontrast evaluate --probe knn", "  by default   a row for each of k 20, 200"]),
+        ("graphcl-tu", ["  used by      kontrast train --recipe graphcl-tu", "epochs         20"]),
     ],
 )
 def test_describe_says_what_a_thing_needs_gives_and_goes_with(
