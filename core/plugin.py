@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from importlib.metadata import Distribution, EntryPoint, entry_points, version
-from inspect import getattr_static
+from inspect import getattr_static, signature
+from types import FunctionType, ModuleType
 from typing import Any
 
 import pluggy
@@ -171,6 +172,12 @@ def _check_version(distribution: Distribution | None) -> None:
 
 
 def _register(module: object, name: str, manager: pluggy.PluginManager) -> None:
+    for hook in KINDS:
+        function = (
+            getattr(module, hook, None) if isinstance(module, ModuleType) else None
+        )  # of an object pluggy says it
+        if isinstance(function, FunctionType) and (names := list(signature(function).parameters)):
+            raise InvalidValueError(f"`{hook}` must take no arguments, got ({', '.join(names)})")
     manager.register(module, name=name)
     callers = {caller.name: caller for caller in manager.get_hookcallers(module) or ()}
     for hook, caller in sorted(callers.items()):
@@ -188,7 +195,8 @@ def _collect(module: object, provided: str, manager: pluggy.PluginManager) -> It
         for result in manager.subset_hook_caller(hook, remove_plugins=others)():
             for record in result:
                 if not isinstance(record, kind):
-                    raise InvalidValueError(f"{hook} must return {kind.__name__} records, got {record!r}")
+                    found = f"{record}" if isinstance(record, Record) else repr(record)
+                    raise InvalidValueError(f"{hook} must return {kind.__name__} records, got {found}")
                 if record.name in names:
                     raise InvalidValueError(f"{hook} returns {kind.kind} `{record.name}` twice")
                 names.add(record.name)

@@ -4,9 +4,15 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from gloo import GlooPool
 from site_packages import install, run
+
+import kontrast
+import kontrast.same_plugins
+from kontrast.registry import Plugin
 
 HEAD = "import kontrast\nfrom kontrast import MethodRecord, ObjectiveRecord\n"
 HOOK = f"{HEAD}@kontrast.hookimpl\ndef kontrast_objectives():\n    "
@@ -34,7 +40,7 @@ BROKEN: dict[str, tuple[str, dict[str, object], str, str, str]] = {
         {},
         "failed",
         "hooks",
-        "Argument(s) {'best'} are declared in the hookimpl",
+        "`kontrast_objectives` must take no arguments, got (best)",
     ),
     "bad-hook-name": (
         f"{HEAD}@kontrast.hookimpl\ndef kontrast_objektives(): return []",
@@ -55,7 +61,7 @@ BROKEN: dict[str, tuple[str, dict[str, object], str, str, str]] = {
         {},
         "failed",
         "records",
-        "kontrast_objectives must return ObjectiveRecord records, got MethodRecord",
+        "kontrast_objectives must return ObjectiveRecord records, got method `wrong`",
     ),
     "bad-factory": (
         f"{HOOK}return [ObjectiveRecord('raises', make)]\ndef make():\n    raise OSError('no licence')",
@@ -175,6 +181,13 @@ def test_the_good_one_is_used_and_a_lost_name_says_why(site: Path) -> None:
     assert done.stderr == ""
 
 
+COMMANDS = """
+from kontrast.cli import main
+for command in ("list objectives", "describe boht", "plugins"):
+    main(command.split())
+"""
+
+
 def test_the_order_is_that_of_names_whatever_the_folders_and_the_installation(tmp_path: Path) -> None:
     outputs = set()
     for number, order in enumerate(("abc", "cba", "bca")):
@@ -185,32 +198,40 @@ def test_the_order_is_that_of_names_whatever_the_folders_and_the_installation(tm
             apart.append(tmp_path / f"{number}-{letter}")
             install(apart[-1], f"plug-{letter}", text)
         for sites in ([together], apart):
-            listed = run("-m", "kontrast", "list", "objectives", sites=sites).stdout
-            known = run("-m", "kontrast", "describe", "boht", sites=sites).stderr
-            states = run("-m", "kontrast", "plugins", sites=sites).stdout
-            outputs.add((listed, known, re.sub(r"\d+\.\d\d s", "", states)))
-    assert len(outputs) == 1
-    ((listed, _, _),) = outputs
-    ours = [line.split()[1] for line in listed.splitlines() if "plug-" in line]
+            done = run("-c", COMMANDS, sites=sites)
+            outputs.add((re.sub(r"\d+\.\d\d s", "", done.stdout), done.stderr))
+    ((shown, said),) = outputs
+    assert "no registered name `boht`; did you mean `both`" in said
+    ours = [line.split()[1] for line in shown.splitlines() if line.startswith("objective") and "plug-" in line]
     assert ours == ["plug-a:both", "plug-b:both", "plug-c:both", "by-a", "by-b", "by-c"]
+
+
+TRAININGS = """
+import os, sys
+from kontrast.cli import main
+train = "train simclr --data digits --out run".split()
+first = main([*train, "--objective", "raises"])
+sys.stderr.write("====\\n")
+os.environ["KONTRAST_TRACEBACK"] = "1"
+second = main([*train, "--sampler", "raises"])
+print(first, second, end="")
+"""
 
 
 def test_what_a_factory_raises_in_a_command_names_its_plugin_and_keeps_the_cause(tmp_path: Path) -> None:
     hooks = BROKEN["bad-factory"][0]
     install(tmp_path / "site", "bad-factory", hooks)
     install(tmp_path / "site", "bad-sampler", hooks.replace("objectives", "samplers").replace("Objective", "Sampler"))
-    train = ("-m", "kontrast", "train", "simclr", "--data", "digits", "--out", "run")
-    done = run(*train, "--objective", "raises", sites=[tmp_path / "site"], folder=tmp_path)
     sentence = (
         "kontrast: {0} `raises` of plugin `bad-{1}` (bad-{1} 1.2) raised OSError: no licence; "
         "KONTRAST_TRACEBACK=1 shows where\n"
     )
-    assert (done.returncode, done.stderr) == (2, sentence.format("objective", "factory"))
-    environment = {"KONTRAST_TRACEBACK": "1"}
-    shown = run(*train, "--sampler", "raises", sites=[tmp_path / "site"], folder=tmp_path, environment=environment)
-    assert shown.returncode == 2
-    assert shown.stderr.endswith(sentence.format("sampler", "sampler"))
-    assert "in make\n" in shown.stderr
+    done = run("-c", TRAININGS, sites=[tmp_path / "site"], folder=tmp_path)
+    assert done.stdout == "2 2"
+    short, shown = done.stderr.split("====\n")
+    assert short == sentence.format("objective", "factory")
+    assert shown.endswith(sentence.format("sampler", "sampler"))
+    assert "in make\n" in shown
 
 
 def test_a_requirement_that_is_met_and_what_is_printed_at_import(tmp_path: Path) -> None:
@@ -228,7 +249,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python
     ("on_rank_1", "sentence"),
     [
         ("PYTHONPATH={other}", "has plugin `good` of good 1.3 (loaded: objective good), rank 0"),
-        ("PYTHONPATH=", "has no plugin `good` of good, rank 0"),
+        ("KONTRAST_DISABLE_PLUGINS=good", "has plugin `good` of good 1.2 (disabled), rank 0"),
     ],
 )
 def test_processes_with_other_plugins_stop_at_the_start(tmp_path: Path, on_rank_1: str, sentence: str) -> None:
@@ -245,3 +266,26 @@ def test_processes_with_other_plugins_stop_at_the_start(tmp_path: Path, on_rank_
     assert "rank 1 (on " in said[0]
     assert "nothing-of-the-kind" not in done.stderr  # before any name is looked up
     assert not (tmp_path / "run").exists()
+
+
+def _compared(missing_on: int) -> str:
+    """Return what a process is told where one rank lacks a plugin."""
+    good = Plugin("good", "good", "1.2", "loaded", records=(kontrast.ObjectiveRecord("good", "good_objective:Good"),))
+    with pytest.MonkeyPatch.context() as patch:
+        registry = SimpleNamespace(plugins=() if kontrast.rank() == missing_on else (good,))
+        patch.setattr(kontrast.same_plugins, "registry", lambda: registry)
+        try:
+            kontrast.same_plugins.check_same_plugins()
+        except kontrast.IncompatibleError as error:
+            return str(error)
+    return ""
+
+
+def test_a_plugin_that_one_process_lacks_is_named_on_all(gloo: GlooPool) -> None:
+    for missing_on in (1, 2):
+        first, *others = gloo.run(3, _compared, missing_on)
+        assert f"rank {missing_on} (on " in first
+        assert "has no plugin `good` of good, rank 0 (on " in first
+        assert "plugin `good` of good 1.2 (loaded: objective good); install the same versions" in first
+        assert set(others) == {first}
+    assert set(gloo.run(3, _compared, 3)) == {""}

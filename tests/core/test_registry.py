@@ -138,7 +138,7 @@ BROKEN = {
     "other record": (
         f"{IMPL}def kontrast_methods(): return [ObjectiveRecord('a', 'm:f')]",
         "records",
-        "kontrast_methods must return MethodRecord records, got ObjectiveRecord",
+        "kontrast_methods must return MethodRecord records, got objective `",
     ),
     "malformed factory": (provides("a", factory="os.path"), "records", "must be a callable or 'package.module:attr"),
     "malformed name": (provides("My_Method"), "records", "must be lower-case letters, digits and single hyphens"),
