@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 PACKAGE = Path(__file__).parent.parent.parent / "examples" / "plugin_package"
+pytestmark = pytest.mark.xdist_group("plugin-package")  # installed once
 TORCHRUN = ("-P", "-m", "torch.distributed.run", "--nproc-per-node", "2")
 
 
@@ -44,78 +45,86 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return Installed(source, site)
 
 
+# One process for all that one process does: importing torch takes longer than most of these commands.
+COMMANDS = """
+import io, json, runpy, sys
+from contextlib import redirect_stdout
+
+from kontrast.cli import main
+
+said = {}
+for name, words in json.loads(sys.argv[1]).items():
+    out = io.StringIO()
+    with redirect_stdout(out):
+        status = main(words)
+    assert status == 0, (name, status, out.getvalue())
+    said[name] = out.getvalue()
+    said.setdefault("torch after", "torch" in sys.modules)
+sys.argv[1:] = ["--epochs", "1", "--seeds", "0"]
+out = io.StringIO()
+with redirect_stdout(out):
+    runpy.run_module("kontrast_recsys", run_name="__main__")
+print(json.dumps({**said, "script": out.getvalue()}))
+"""
+# 1600 interactions and an odd batch: the last one of an epoch, and one part of each, are uneven.
+SGL = "train sgl --adapter recsys --epochs 2 --batch_size 333 --drop_last false --optimizer.weight_decay 0"
+SGL += " --optimizer.learning_rate 0.01 --encoder.size 16 --encoder.l2 0.1"
+CLREC = "train clrec --adapter recsys --encoder.num_layers 0 --encoder.l2 0 --epochs 1 --batch_size 200"
+CLREC += " --method.queue_size 300"
+
+
+@pytest.fixture(scope="module")
+def used(installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The folder in which every command ran, and what each printed."""
+    folder = tmp_path_factory.mktemp("used")
+    two = installed.python(*TORCHRUN, "-m", "kontrast", *SGL.split(), "--out", "two", folder=folder)
+    commands = {
+        "list": "list methods",
+        "plugins": "plugins --json",
+        "one": f"{SGL} --out one",
+        "evaluate": "evaluate two --json",
+        "clrec": f"{CLREC} --out clrec",
+    }
+    words = json.dumps({name: line.split() for name, line in commands.items()})
+    return folder, {"two": two, **json.loads(installed.python("-P", "-c", COMMANDS, words, folder=folder))}
+
+
 def _losses(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_it_is_listed_with_all_that_it_provides(installed: Installed, tmp_path: Path) -> None:
-    found = installed.python("-P", "-m", "kontrast", "plugins", "--json", folder=tmp_path)
-    (plugin,) = [entry for entry in json.loads(found) if entry["name"] == "recsys"]
+def test_it_is_listed_with_all_that_it_provides_without_torch(used: tuple[Path, dict[str, Any]]) -> None:
+    _, said = used
+    (plugin,) = [entry for entry in json.loads(said["plugins"]) if entry["name"] == "recsys"]
     assert (plugin["distribution"], plugin["state"]) == ("kontrast-recsys", "loaded")
-    methods = installed.python("-P", "-m", "kontrast", "list", "methods", folder=tmp_path)
     for name in ("clrec", "lightgcn", "sgl"):
-        (line,) = [line for line in methods.splitlines() if name in line.split()]
+        (line,) = [line for line in said["list"].splitlines() if name in line.split()]
         assert line.endswith("kontrast-recsys 0.1.0")
+    assert said["torch after"] is False  # after the first command, the listing
 
 
-def test_listing_it_imports_no_torch(installed: Installed, tmp_path: Path) -> None:
-    code = "import sys, kontrast as kt; kt.get_record(kt.MethodRecord, 'sgl'); print('torch' in sys.modules)"
-    assert installed.python("-P", "-c", code, folder=tmp_path) == "False\n"
-
-
-def test_two_processes_have_the_losses_of_one(installed: Installed, tmp_path: Path) -> None:
-    # 1600 interactions and an odd batch: the last one of an epoch, and one part of each, are uneven.
-    options: tuple[str, ...] = (
-        "train",
-        "sgl",
-        "--adapter",
-        "recsys",
-        "--epochs",
-        "2",
-        "--batch_size",
-        "333",
-        "--drop_last",
-        "false",
-    )
-    options += ("--optimizer.weight_decay", "0", "--optimizer.learning_rate", "0.01")
-    options += ("--encoder.size", "16", "--encoder.l2", "0.1")
-    one = installed.python("-P", "-m", "kontrast", *options, "--out", "one", folder=tmp_path)
-    two = installed.python(*TORCHRUN, "-m", "kontrast", *options, "--out", "two", folder=tmp_path)
-    assert one.splitlines()[-1].startswith("loss ")
-    assert two.count("in the last epoch") == 1
-    single, double = _losses(tmp_path / "one"), _losses(tmp_path / "two")
+def test_two_processes_have_the_losses_of_one(used: tuple[Path, dict[str, Any]]) -> None:
+    folder, said = used
+    assert said["one"].splitlines()[-1].startswith("loss ")
+    assert said["two"].count("in the last epoch") == 1
+    single, double = _losses(folder / "one"), _losses(folder / "two")
     assert len(single) == len(double) == 10
     for ours, theirs in zip(single, double, strict=True):
         for name in ("loss", "ranking/loss", "lengths", "all-users/loss", "all-items/loss"):
             assert theirs[name] == pytest.approx(ours[name], rel=1e-4), (ours["step"], name)
     assert single[-1]["loss"] < single[0]["loss"]
-    judged = json.loads(installed.python("-P", "-m", "kontrast", "evaluate", "two", "--json", folder=tmp_path))
-    (result,) = judged["results"]  # the probe of the domain
+    (result,) = json.loads(said["evaluate"])["results"]  # the probe of the domain
     assert result["probe"] == "ranking"
     assert 0.02 < result["scores"]["recall"] < 1
 
 
-def test_clrec_trains_from_the_command_line(installed: Installed, tmp_path: Path) -> None:
-    options: tuple[str, ...] = (
-        "train",
-        "clrec",
-        "--adapter",
-        "recsys",
-        "--encoder.num_layers",
-        "0",
-        "--encoder.l2",
-        "0",
-        "--epochs",
-        "1",
-    )
-    options += ("--batch_size", "200", "--method.queue_size", "300", "--out", "run")
-    installed.python("-P", "-m", "kontrast", *options, folder=tmp_path)
-    assert [row["step"] for row in _losses(tmp_path / "run")] == list(range(8))
+def test_clrec_trains_from_the_command_line(used: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = used
+    assert [row["step"] for row in _losses(folder / "clrec")] == list(range(8))
 
 
-def test_its_script_compares_the_methods(installed: Installed, tmp_path: Path) -> None:
-    output = installed.python("-P", "-m", "kontrast_recsys", "--epochs", "1", "--seeds", "0", folder=tmp_path)
-    lines = [line.split()[:2] for line in output.splitlines()]
+def test_its_script_compares_the_methods(used: tuple[Path, dict[str, Any]]) -> None:
+    lines = [line.split()[:2] for line in used[1]["script"].splitlines()]
     assert lines == [[method, word] for method in ("lightgcn", "sgl") for word in ("on", "seed", "mean")]
 
 
