@@ -19,6 +19,7 @@ from .diagnostics import CollapseWatch, diagnose
 from .distributed import broadcast_object, join_processes, rank, world_size
 from .encoder import Encoder
 from .errors import IncompatibleError, InvalidValueError, NonFiniteLossError
+from .fingerprint import fingerprint
 from .gradient import LargeBatch, StepModule, backward
 from .heartbeat import Heartbeat
 from .loader import MicroBatch, Plan, arrangement, micro_batches
@@ -78,7 +79,7 @@ class Run:
     Raises:
         InvalidValueError: if an option breaks its rule, or the batch is smaller than the method needs.
         RunFolderError: if `out` holds a run, and `resume` does not say to go on with it.
-        CheckpointError: if the checkpoint to resume from is damaged, or of another run.
+        CheckpointError: if the checkpoint to resume from is damaged, of another run, or of other data.
         IncompatibleError: if the processes have different plugins; says which.
     """
 
@@ -186,6 +187,7 @@ class Run:
         self.checkpoints = None if out is None else Checkpoints(Path(out) / "checkpoints", keep_checkpoints)
         self._totals: dict[str, list[float]] = {}  # of the epoch so far: metric -> [sum, count]
         self._identity = described
+        self._fingerprint = {} if out is None else fingerprint(data, workers=workers)
         self.start = self._open(resume=resume == "auto", any_world=any_world)
         made = [get_record(ObserverRecord, one).load()() if isinstance(one, str) else one for one in observers]
         self._observers = Observers(made)
@@ -343,7 +345,9 @@ class Run:
                 f"weights must be finite to be saved, and after step {done} some are not; the checkpoints before it "
                 "are whole; lower the learning rate, or look for such values in the data"
             )
-        state = collect_state(self.method, self.optimizer, self.augmenter, self._identity, done, self._totals)
+        state = collect_state(
+            self.method, self.optimizer, self.augmenter, self._identity, self._fingerprint, done, self._totals
+        )
         if self.checkpoints is None:
             return False
         if rank() != 0:
@@ -366,7 +370,14 @@ class Run:
         path = self.checkpoints.folder / newest
         state = self.checkpoints.load(path)
         start, self._totals = restore_state(
-            state, path, self.method, self.optimizer, self.augmenter, self._identity, any_world=any_world
+            state,
+            path,
+            self.method,
+            self.optimizer,
+            self.augmenter,
+            self._identity,
+            self._fingerprint,
+            any_world=any_world,
         )
         self.folder.reopen(start)
         return start

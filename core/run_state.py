@@ -5,7 +5,7 @@ import random
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from warnings import warn
 
 import numpy as np
@@ -15,11 +15,15 @@ import torch.distributed as dist
 from .augmenter import Augmenter
 from .checkpoint import CheckpointError
 from .distributed import rank, world_size
+from .fingerprint import compare_fingerprints
 from .gradient import random_state, set_random_state
+from .leaves import Leaves
 from .method import Method
 from .run_checks import InexactWarning
 
 __all__ = ["collect_state", "restore_state", "seed_generators"]
+
+T = TypeVar("T")
 
 
 def collect_state(
@@ -27,6 +31,7 @@ def collect_state(
     optimizer: torch.optim.Optimizer,
     augmenter: Augmenter,
     identity: Mapping[str, Any],
+    data: Leaves,
     step: int,
     totals: dict[str, list[float]],
 ) -> dict[str, Any]:
@@ -37,13 +42,11 @@ def collect_state(
         optimizer: its moments.
         augmenter: its state, if it has any.
         identity: what the run is; another run's checkpoint is refused by it.
+        data: their fingerprint; other data are refused by it.
         step: the number of steps done, which places data order and schedules too.
         totals: the metrics of the epoch so far, [sum, count] each.
     """
-    generators: list[Any] = [_generators()]
-    if world_size() > 1:
-        own, generators = generators[0], [None] * world_size()
-        dist.all_gather_object(generators, own)
+    generators = _of_all(_generators())
     return {
         "step": step,
         "method": method.state_dict(),
@@ -52,6 +55,7 @@ def collect_state(
         "generators": generators,
         "totals": totals,
         "identity": dict(identity),
+        "data": data,
         "versions": {name: version(name) for name in ("kontrast", "numpy", "torch")},
     }
 
@@ -63,13 +67,15 @@ def restore_state(
     optimizer: torch.optim.Optimizer,
     augmenter: Augmenter,
     identity: Mapping[str, Any],
+    data: Leaves,
     *,
     any_world: bool,
 ) -> tuple[int, dict[str, list[float]]]:
     """Put a saved state back; return the number of steps done and the metrics of the epoch so far.
 
     Raises:
-        CheckpointError: if it is of another run, or of another number of processes and `any_world` does not allow it.
+        CheckpointError: if it is of another run or other data, or of another number of processes and `any_world` does
+            not allow it.
     """
     differing = sorted(
         name for name in {*identity, *state["identity"]} if identity.get(name) != state["identity"].get(name)
@@ -80,6 +86,13 @@ def restore_state(
         raise CheckpointError(
             f"{path} must be a checkpoint of this run, and differs in {examples}; "
             "resume with the settings it was started with, or start another run"
+        )
+    # Older checkpoints say nothing of the data. All processes leave, wherever one finds others.
+    other = next(filter(None, _of_all(compare_fingerprints(state.get("data", data), data))), None)
+    if other:
+        raise CheckpointError(
+            f"{path} must be resumed with the data it was started with, and in those given {other}; give it the same "
+            "data, or start another run"
         )
     saved_world = len(state["generators"])
     if saved_world != world_size():
@@ -110,6 +123,14 @@ def seed_generators(seed: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed % (1 << 32))
     random.seed(seed)
+
+
+def _of_all(own: T) -> list[T]:
+    """Return what each process calls this with, in rank order."""
+    found = [own] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(found, own)
+    return found
 
 
 def _generators() -> dict[str, Any]:

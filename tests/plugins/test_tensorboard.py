@@ -79,7 +79,7 @@ def test_no_step_is_lost_or_twice_after_an_interruption(tmp_path: Path, killed: 
     out, observer = tmp_path / "run", Killed() if killed else TensorBoard()
     options = {"checkpoint_every": 7, "log_every": 1, "diagnose_every": 3}
     with pytest.raises(RuntimeError, match="the disk is gone"):
-        _run(out, observer, after=after, **options).fit()
+        _run(out, observer, after=after + 2, **options).fit()  # two looks at the data before the first step
     before = len(_rows(out))
     # Steps were written beyond the checkpoint (or before there was one), and will be again.
     assert before % 7
@@ -103,7 +103,7 @@ def test_without_a_folder_it_says_so_and_the_run_goes_on() -> None:
 def test_other_processes_write_nothing(tmp_path: Path) -> None:
     run = _run(None)
     observer = TensorBoard()
-    observer.run_started(kt.Progress(1, 1, 2, False, tmp_path, 0, run.method, 1))
+    observer.run_started(kt.Progress(1, 1, 2, False, tmp_path, 0, run.method, 1, run.data))
     observer.step_ended({"step": 0, "epoch": 0, "loss": 1.0})
     observer.run_ended(None)
     assert not list(tmp_path.iterdir())
