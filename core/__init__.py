@@ -97,7 +97,6 @@ if TYPE_CHECKING:
     from .random import Draws as Draws
     from .report import embedding_picture as embedding_picture
     from .run import Run as Run
-    from .run_folder import load_encoder as load_encoder
     from .sampler import Gives as Gives
     from .sampler import InBatch as InBatch
     from .sampler import PairSampler as PairSampler
@@ -123,6 +122,7 @@ if TYPE_CHECKING:
     from .values import across_ranks as across_ranks
     from .values import embedded as embedded
     from .values import stack as stack
+    from .weights import load_encoder as load_encoder
 else:
     # A type checker must not see this: a module `__getattr__` hides misspelt names from it.
     _HOME = {
@@ -152,7 +152,6 @@ else:
             "random": "Draws",
             "report": "embedding_picture",
             "run": "Run",
-            "run_folder": "load_encoder",
             "sampler": "Gives InBatch PairSampler Positives Wrapper",
             "similarity": "Cosine Dot LearnedTemperature Similarity",
             "similarities": "MLP Bilinear NegativeDistance NegativeSquaredDistance",
@@ -160,6 +159,7 @@ else:
             "sums": "pair_counts row_sums",
             "target": "Momentum StopGradient",
             "values": "Batch Encoded View across_ranks embedded stack",
+            "weights": "load_encoder",
         }.items()
         for name in names.split()
     }

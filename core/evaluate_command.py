@@ -75,9 +75,12 @@ def evaluate(given: Sequence[str]) -> int:
         if data is not None
     }
     if options.json:
-        print(json.dumps({"run": str(run.folder), **parts, "seed": options.seed, "results": results}, indent=2))
+        about = {"run": str(run.folder), "step": run.step, **parts, "seed": options.seed}
+        print(json.dumps({**about, "results": results}, indent=2))
         return 0
     said = ", ".join(f"{part} {about['source']} ({about['samples']} samples)" for part, about in parts.items())
+    if run.note:
+        print(run.note)
     accuracies = any("accuracy" in (result["scores"] or ()) for result in results)
     print(f"accuracy in percent; {said}" if accuracies else said)
     _print(rows, results, len(subsets))

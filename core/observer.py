@@ -9,6 +9,7 @@ from warnings import warn
 from .errors import KontrastWarning
 
 if TYPE_CHECKING:
+    from .data import Data
     from .method import Method
 
 __all__ = ["Observer", "ObserverWarning", "Progress"]
@@ -31,6 +32,7 @@ class Progress:
         start: the step it begins with; not 0 after a resume.
         method: what is trained, to be looked at and not changed.
         steps: how many batches there are in all.
+        data: what it is trained on.
     """
 
     epochs: int
@@ -41,6 +43,7 @@ class Progress:
     start: int
     method: "Method"
     steps: int
+    data: "Data"
 
 
 class Observer:

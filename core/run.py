@@ -189,8 +189,7 @@ class Run:
         self._identity = described
         self._fingerprint = {} if out is None else fingerprint(data, workers=workers)
         self.start = self._open(resume=resume == "auto", any_world=any_world)
-        made = [get_record(ObserverRecord, one).load()() if isinstance(one, str) else one for one in observers]
-        self._observers = Observers(made)
+        self._observers = Observers([_observer(one) if isinstance(one, str) else one for one in observers])
 
     @property
     def encoder(self) -> Encoder:
@@ -218,6 +217,7 @@ class Run:
             self.start,
             self.method,
             self.plan.steps,
+            self.data,
         )
         error: BaseException | None = None
         try:
@@ -411,6 +411,16 @@ _NO_BUFFER_BROADCAST: dict[str, Any] = (
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
     else {"broadcast_buffers": False}
 )
+
+
+def _observer(name: str) -> Observer:
+    record = get_record(ObserverRecord, name)
+    make = record.load()
+    with record.blamed():
+        observer = make()
+    if not isinstance(observer, Observer):
+        raise InvalidValueError(f"the factory of observer `{name}` must return a kontrast.Observer, got {observer!r}")
+    return observer
 
 
 def _check_gradients(method: Method) -> None:

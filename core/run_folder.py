@@ -1,10 +1,11 @@
-"""The folder a run writes: config.json, environment.json, metrics.jsonl, and the encoders as safetensors."""
+"""The folder a run writes: config.json, environment.jsonl, metrics.jsonl, and the encoders as safetensors."""
 
 import json
 import math
 import os
 import platform
 import sys
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,16 @@ from warnings import warn
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from safetensors.torch import save
+from torch import Tensor
 
 from .checkpoint import Checkpoints
 from .distributed import broadcast_object, rank, world_size
 from .encoder import unwrapped
-from .errors import IncompatibleError, InvalidValueError, KontrastWarning, RunFolderError
+from .errors import KontrastWarning, RunFolderError
 from .method import Method
 
-__all__ = ["CheckpointWarning", "RunFolder", "load_encoder"]
+__all__ = ["CheckpointWarning", "RunFolder"]
 
 
 class CheckpointWarning(KontrastWarning):
@@ -41,7 +42,7 @@ class RunFolder:
         self._config = config
         self._unwritten = ""
         self._warned = False
-        self._begun = True
+        self._start: int | None = None  # the step that this start begins with, until it is written down
 
     def claim(self, *, replace_unstarted: bool = False) -> None:
         """Make the folder; what a run writes comes with its first step, so that one that fails before leaves no run.
@@ -71,29 +72,33 @@ class RunFolder:
         refusal = broadcast_object(refusal)  # all ranks leave together
         if refusal:
             raise RunFolderError(refusal)
-        self._begun = False
+        self._start = 0
 
     def _begin(self, path: Path) -> None:
-        _write_json(path / "config.json", self._config)
-        _write_json(
-            path / "environment.json",
-            {
-                "python": platform.python_version(),
-                "platform": platform.platform(),
-                "command": sys.argv,
-                "processes": world_size(),
-                "threads": torch.get_num_threads(),
-                "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-                "versions": {name: version(name) for name in ("kontrast", "numpy", "torch")},
-            },
-        )
-        (path / "metrics.jsonl").write_text("", encoding="utf-8")
-        self._begun = True
+        """Write what stands before the first step: at the run's beginning its config, at each start when and how."""
+        if self._start == 0:
+            _write_json(path / "config.json", self._config)
+            (path / "metrics.jsonl").write_text("", encoding="utf-8")
+        now = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "step": self._start,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "command": sys.argv,
+            "processes": world_size(),
+            "threads": torch.get_num_threads(),
+            "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "versions": {name: version(name) for name in ("kontrast", "numpy", "torch")},
+        }
+        with (path / "environment.jsonl").open("a" if self._start else "w", encoding="utf-8") as starts:
+            starts.write(json.dumps(now) + "\n")
+        self._start = None
 
     def reopen(self, step: int) -> None:
         """Go on with the metrics from `step`: what an interrupted run wrote of later steps is dropped."""
         if self.path is None or rank() != 0:
             return
+        self._start = step
         file = self.path / "metrics.jsonl"
         kept = end = 0
         if file.exists():
@@ -130,7 +135,7 @@ class RunFolder:
                 )
 
     def _append(self, path: Path) -> None:
-        if not self._begun:
+        if self._start is not None:
             self._begin(path)
         if not self._unwritten:
             return
@@ -187,45 +192,6 @@ class RunFolder:
                 raise RunFolderError(
                     f"the encoder could not be written to {self.path / file} ({error}); make room and resume the run"
                 ) from error
-
-
-def load_encoder(encoder: nn.Module, path: str | Path) -> nn.Module:
-    """Load the weights that a run saved into an encoder of the same shape, and return it in evaluation mode.
-
-    Args:
-        encoder: made as for the run.
-        path: a run's folder, or the safetensors file.
-
-    Raises:
-        InvalidValueError: if there is no such file, it holds no weights, or `encoder` is no module.
-        IncompatibleError: if their names or shapes differ.
-    """
-    if not isinstance(encoder, nn.Module):
-        raise InvalidValueError(f"`encoder` must be a torch.nn.Module, got {encoder!r}; the path comes second")
-    file = Path(path)
-    if file.is_dir():
-        file = file / "encoder.safetensors"
-    if not file.is_file():
-        raise InvalidValueError(
-            f"`path` must be a finished run's folder or its safetensors file, and {file} is not there"
-        )
-    try:
-        saved = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise InvalidValueError(f"{file} must hold weights, got: {error}") from error
-    own = {key: value for key, value in unwrapped(encoder).state_dict().items() if isinstance(value, Tensor)}
-    wrong = sorted(
-        name
-        for name in saved.keys() | own.keys()
-        if name not in saved or name not in own or saved[name].shape != own[name].shape
-    )
-    if wrong:
-        raise IncompatibleError(
-            f"{file} holds another encoder than {type(encoder).__name__}: "
-            f"{', '.join(wrong[:5])}{' ...' if len(wrong) > 5 else ''} differ; make the encoder as for the run"
-        )
-    unwrapped(encoder).load_state_dict(saved, strict=False)  # compared above, but for state that is no tensor
-    return encoder.eval()
 
 
 def _step(line: bytes) -> int | None:

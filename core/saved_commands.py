@@ -47,6 +47,8 @@ def _embed(given: Sequence[str]) -> int:
         if found.labels is not None:
             arrays[f"{part}_labels"] = found.labels.numpy()
     write_new(out, lambda handle: np.savez(handle, **arrays))
+    if run.note:
+        print(run.note)
     print(f"{', '.join(f'{name} {list(array.shape)}' for name, array in arrays.items())} in {out}")
     return 0
 
@@ -72,6 +74,8 @@ def _export(given: Sequence[str]) -> int:
         data = run.load(options.data).train
         inputs = data.batch(torch.arange(2) % len(data)).inputs  # a batch of one would be taken for a constant
     write_new(out, export(run.encoder, options.to, inputs, described=run.config["encoder"]))
+    if run.note:
+        print(run.note)
     print(f"encoder `{run.config['encoder']['name']}`{_shapes(inputs)} in {out}")
     return 0
 

@@ -1,4 +1,4 @@
-"""A run from its folder: the encoder with its trained weights, and the domain and data it belongs to."""
+"""A run from its folder: the encoder with its weights, of the end or so far, and the domain and data it belongs to."""
 
 import inspect
 import json
@@ -10,20 +10,21 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from .adapter import Adapter
+from .checkpoint import Checkpoints
 from .data import Data, Splits
 from .encoder import Encoder, as_encoder
 from .errors import IncompatibleError, InvalidValueError, UnknownNameError
 from .option_types import no_options
 from .records import AdapterRecord, EncoderRecord, MethodRecord
 from .registry import get_record
-from .run_folder import load_encoder
+from .weights import load_encoder
 
 __all__ = ["SavedRun", "open_run"]
 
 
 @dataclass(frozen=True)
 class SavedRun:
-    """What a finished run of `kontrast train` left.
+    """What a run of `kontrast train` left, or has saved so far.
 
     Args:
         folder: where it lies.
@@ -31,6 +32,7 @@ class SavedRun:
         adapter: its domain.
         encoder: with the trained weights, on the CPU, in evaluation mode.
         source: the name or file of the data it was trained on.
+        step: how many steps the weights have been trained for, where the run has not ended; None: it has.
     """
 
     folder: Path
@@ -38,10 +40,19 @@ class SavedRun:
     adapter: Adapter
     encoder: Encoder
     source: str
+    step: int | None = None
+
+    @property
+    def note(self) -> str:
+        """What must be said of the weights; empty where they are those of the end."""
+        if self.step is None:
+            return ""
+        return f"{self.folder} has not ended; its encoder after step {self.step}, of the newest checkpoint"
 
     def load(self, source: str | None = None) -> Splits[Data]:
         """Return a data set of the run's domain; None: the one that it was trained on."""
-        return self.adapter.load(self.source if source is None else source)
+        with get_record(AdapterRecord, self.config["adapter"]["name"]).blamed():
+            return self.adapter.load(self.source if source is None else source)
 
 
 def open_run(folder: str | Path) -> SavedRun:
@@ -53,7 +64,7 @@ def open_run(folder: str | Path) -> SavedRun:
     Raises:
         UnknownNameError: if there is no such folder, or its adapter or encoder is not installed.
         InvalidValueError: if the folder holds no run, or a damaged one.
-        IncompatibleError: if the run has not ended, was made in Python, or trained several encoders.
+        IncompatibleError: if the run has not saved anything yet, was made in Python, or trained several encoders.
     """
     path = Path(folder)
     if not path.is_dir():
@@ -74,16 +85,22 @@ def open_run(folder: str | Path) -> SavedRun:
             f"{', '.join(missing)} (a run made in Python); make the encoder yourself and load the weights with "
             "kontrast.load_encoder"
         )
-    if not (path / "encoder.safetensors").exists():
-        raise IncompatibleError(
-            f"{path} must hold encoder.safetensors, which a run writes when it ends, and does not; let it end, or go "
-            "on with it by kontrast train ... --resume auto"
-        )
-    adapter = get_record(AdapterRecord, str(names["adapter"])).load()()
+    weights, step = path / "encoder.safetensors", None
+    if not weights.exists():
+        saved = Checkpoints(path / "checkpoints").paths()
+        if not saved:
+            raise IncompatibleError(
+                f"{path} must hold encoder.safetensors, which a run writes when it ends, or a checkpoint, and holds "
+                "neither; let it come to its first checkpoint, or go on with it by kontrast train ... --resume auto"
+            )
+        weights, step = saved[-1], int(saved[-1].stem.removeprefix("step-"))
+    record = get_record(AdapterRecord, str(names["adapter"]))
+    make = record.load()
+    with record.blamed():
+        adapter = make()
     if not isinstance(adapter, Adapter):
         raise InvalidValueError(f"the factory of `{names['adapter']}` must return a kontrast.Adapter, got {adapter!r}")
-    encoder = _encoder(path, config)
-    return SavedRun(path, config, adapter, encoder, str(names["data"]))
+    return SavedRun(path, config, adapter, _encoder(weights, config), str(names["data"]), step)
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -105,24 +122,27 @@ def _name(config: dict[str, Any], part: str) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _encoder(path: Path, config: dict[str, Any]) -> Encoder:
+def _encoder(weights: Path, config: dict[str, Any]) -> Encoder:
     encoder = as_encoder(_made(EncoderRecord, config["encoder"]))
     try:
-        load_encoder(encoder, path)
+        load_encoder(encoder, weights)
     except IncompatibleError:
         # A method may put the encoder inside another, which is then what it trains (CPC's contexts).
         inside = encoder if _name(config, "method") is None else _made(MethodRecord, config["method"], encoder).encoder
         if type(inside) is type(encoder):
             raise
-        load_encoder(inside, path)
+        load_encoder(inside, weights)
         return inside
     return encoder
 
 
 def _made(kind: type[EncoderRecord] | type[MethodRecord], described: dict[str, Any], *parts: Any) -> Any:
     """Return what a run's config describes."""
-    factory = get_record(kind, described["name"]).load()
-    return factory(*parts, **_parameters(f"{kind.kind} `{described['name']}`", factory, described))
+    record = get_record(kind, described["name"])
+    factory = record.load()
+    parameters = _parameters(f"{kind.kind} `{described['name']}`", factory, described)
+    with record.blamed():
+        return factory(*parts, **parameters)
 
 
 def _parameters(called: str, factory: Callable[..., Any], described: dict[str, Any]) -> dict[str, Any]:
@@ -141,5 +161,5 @@ def _parameters(called: str, factory: Callable[..., Any], described: dict[str, A
         sentence = " ".join(str(error).split())
         raise IncompatibleError(
             f"the run's parameters do not fit the {called} that is installed: {sentence}; install the version "
-            "in the run's environment.json"
+            "in the run's environment.jsonl"
         ) from error

@@ -81,7 +81,10 @@ def train(given: list[str]) -> int:
         ("optimizer", optimizer_factory),
     ):
         refuse_missing(f"the {part} `{names.chosen[part]}`", make, {"encoder"} if part == "method" else ())
-    splits: Splits[Data] | None = None if names.wants == "help" else adapter.load(names.chosen["data"])
+    splits: Splits[Data] | None = None
+    if names.wants != "help":
+        with get_record(AdapterRecord, names.chosen["adapter"]).blamed():
+            splits = adapter.load(names.chosen["data"])
     about = {} if splits is None else splits.about  # what the data say of channels or size is a default
     with method_record.blamed():
         probe = look_at(method_factory)

@@ -185,6 +185,11 @@ def kontrast_samplers() -> list[SamplerRecord]:
 def kontrast_observers() -> list[ObserverRecord]:
     """Return our observers."""
     return [
+        ObserverRecord(
+            "online-knn",
+            "kontrast.plugins.online_knn:OnlineKNN",
+            "kNN accuracy after each epoch, on labelled data of the run",
+        ),
         ObserverRecord("progress", "kontrast.plugins.progress:ProgressBar", "A bar, or a line per epoch"),
         ObserverRecord(
             "tensorboard",

@@ -234,6 +234,72 @@ def test_what_a_factory_raises_in_a_command_names_its_plugin_and_keeps_the_cause
     assert "in make\n" in shown
 
 
+BROKEN_PARTS = """
+import kontrast
+from kontrast import AdapterRecord, AugmenterRecord, EncoderRecord, ObserverRecord
+
+@kontrast.hookimpl
+def kontrast_adapters():
+    return [AdapterRecord("later", "broken_parts:Later")]
+
+@kontrast.hookimpl
+def kontrast_encoders():
+    return [EncoderRecord("once", "broken_parts:once", adapter="later")]
+
+@kontrast.hookimpl
+def kontrast_augmenters():
+    return [AugmenterRecord("views", "kontrast.adapters.vision:AffineViews", adapter="later")]
+
+@kontrast.hookimpl
+def kontrast_observers():
+    return [ObserverRecord("unlicensed", "broken_parts:unlicensed")]
+"""
+PARTS = """
+import os
+from kontrast.adapters.vision import SmallCNN
+from kontrast.adapters.vision.adapter import VisionAdapter
+
+class Later(VisionAdapter):
+    default_encoder = "once"
+    default_augmenter = "views"
+    def load(self, source):
+        if os.environ.get("FAILS") == "load":
+            raise OSError("the share is not mounted")
+        return super().load(source)
+
+def once(width: int = 4):
+    if os.environ.get("FAILS") == "once":
+        raise OSError("the weights moved")
+    return SmallCNN(in_channels=1, width=width)
+
+def unlicensed():
+    raise OSError("no licence")
+"""
+
+
+def test_what_a_plugin_raises_when_a_run_is_watched_or_made_again_names_it(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    install(site, "parts", BROKEN_PARTS)
+    (site / "broken_parts.py").write_text(PARTS)
+    options = "--adapter later --epochs 1 --batch_size 500 --method.hidden_size 8 --out run"
+    train = ("-m", "kontrast", "train", "simclr", *options.split())
+
+    def said(*command: str, fails: str = "") -> str:
+        done = run(*command, sites=[site], folder=tmp_path, environment={"FAILS": fails})
+        assert (done.returncode, done.stdout) == (2, ""), done.stderr
+        return done.stderr
+
+    of = "`{0}` of plugin `parts` (parts 1.2) raised OSError: {1}; KONTRAST_TRACEBACK=1 shows where\n"
+    load = "kontrast: adapter " + of.format("later", "the share is not mounted")
+    assert said(*train, "--observers", "unlicensed") == "kontrast: observer " + of.format("unlicensed", "no licence")
+    assert said(*train, fails="load") == load
+    assert run(*train, sites=[site], folder=tmp_path).returncode == 0
+    assert said("-m", "kontrast", "evaluate", "run", fails="load") == load
+    assert said("-m", "kontrast", "evaluate", "run", fails="once") == "kontrast: encoder " + of.format(
+        "once", "the weights moved"
+    )
+
+
 def test_a_requirement_that_is_met_and_what_is_printed_at_import(tmp_path: Path) -> None:
     install(tmp_path / "site", "good", f"print('hello')\n{GOOD}", requires="kontrast>=0.0.1")
     listed = run("-m", "kontrast", "list", "objectives", sites=[tmp_path / "site"])

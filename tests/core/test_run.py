@@ -50,7 +50,7 @@ def test_a_run_writes_one_folder_with_every_step_once(tmp_path: Path) -> None:
     assert [row["learning_rate"] for row in rows[:3]] == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3])
     assert rows[-1]["learning_rate"] < rows[3]["learning_rate"]
     assert json.loads((out / "config.json").read_text())["batch_size"] == 8
-    assert json.loads((out / "environment.json").read_text())["processes"] == 1
+    assert json.loads((out / "environment.jsonl").read_text())["processes"] == 1
     fresh = kt.as_encoder(nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.1), nn.ReLU()), representation_size=8)
     kt.load_encoder(fresh, out)
     inputs = _data().inputs
@@ -308,7 +308,7 @@ def test_plain_modules_and_tied_weights_are_saved_as_their_own_state(tmp_path: P
     loaded = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     kt.load_encoder(loaded, tmp_path)
     assert torch.equal(loaded(_data().inputs), module(_data().inputs))
-    with pytest.raises(kt.InvalidValueError, match="`path` must be a finished run's folder or its safetensors file"):
+    with pytest.raises(kt.InvalidValueError, match="`path` must be a finished run's folder, its safetensors file"):
         kt.load_encoder(loaded, tmp_path / "nowhere")
     (tmp_path / "junk.safetensors").write_text("junk")
     with pytest.raises(kt.InvalidValueError, match=r"junk.safetensors must hold weights, got: "):

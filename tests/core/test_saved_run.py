@@ -9,12 +9,21 @@ import numpy as np
 import pytest
 import torch
 from tiny_run import TEST, TRAIN, make_run, save_images
+from torch import nn
 
 import kontrast as kt
 from kontrast.adapters.vision import SmallCNN
 from kontrast.cli import main
 from kontrast.evaluate import embed
+from kontrast.plugins.objectives import InfoNCE
 from kontrast.saved_run import open_run
+
+
+class Twice(kt.Augmenter):
+    """Two copies, one of them shifted."""
+
+    def forward(self, batch: kt.Batch, draws: kt.Draws) -> list[kt.View]:
+        return [kt.View.of(batch, batch.inputs), kt.View.of(batch, batch.inputs.roll(1, dims=1))]
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +73,14 @@ def _edit(change: Callable[[dict[str, object]], object]) -> Callable[[Path], obj
         ),
         (lambda run: (run / "config.json").write_text("[]"), kt.InvalidValueError, "JSON object .*, got a list"),
         (
-            lambda run: (run / "encoder.safetensors").unlink(),
+            lambda run: [(run / "encoder.safetensors").unlink(), shutil.rmtree(run / "checkpoints")],
             kt.IncompatibleError,
-            r"must hold encoder\.safetensors, which a run writes when it ends, and does not; .*--resume auto",
+            r"must hold encoder\.safetensors, .* or a checkpoint, and holds neither; let it come .*--resume auto",
+        ),
+        (
+            lambda run: [(run / "encoder.safetensors").unlink(), *(p.write_bytes(b"PK") for p in run.glob("*/step*"))],
+            kt.IncompatibleError,
+            r"step-000000002\.pt must be a whole checkpoint, and is truncated or damaged",
         ),
         (
             lambda run: (run / "encoder.safetensors").write_bytes(b"none"),
@@ -105,7 +119,7 @@ def _edit(change: Callable[[dict[str, object]], object]) -> Callable[[Path], obj
         ),
     ],
 )
-def test_what_is_no_finished_run_is_refused(
+def test_what_is_no_run_is_refused(
     run: Path, tmp_path: Path, damage: Callable[[Path], object], error: type[Exception], sentence: str
 ) -> None:
     copy = tmp_path / "run"
@@ -114,6 +128,63 @@ def test_what_is_no_finished_run_is_refused(
     with pytest.raises(error, match=sentence) as caught:
         open_run(copy)
     assert "\n" not in str(caught.value)
+
+
+def test_a_run_that_has_not_ended_is_used_as_its_newest_checkpoint_has_it(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    ended = open_run(copy)
+    assert (ended.step, ended.note) == (None, "")
+    (copy / "encoder.safetensors").unlink()
+    opened = open_run(copy)
+    assert opened.step == 2
+    assert torch.equal(opened.encoder(images), ended.encoder(images))
+    note = f"{copy} has not ended; its encoder after step 2, of the newest checkpoint\n"
+    for command in (
+        ["evaluate", "--probe", "linear"],
+        ["embed", "--out", str(tmp_path / "out.npz")],
+        ["export", "--to", "safetensors"],
+    ):
+        assert main([command[0], str(copy), *command[1:]]) == 0
+        assert capsys.readouterr().out.startswith(note)
+    for folder, step in ((copy, 2), (run, None)):
+        assert main(["evaluate", str(folder), "--probe", "linear", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["step"] == step
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_encoders_are_loaded_from_checkpoints_as_from_the_end(tmp_path: Path, average: bool) -> None:
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))  # no kontrast.Encoder: it is wrapped
+    method = kt.Method(encoder, target=kt.Momentum(), sampler=kt.InBatch(), objective=InfoNCE(), average=average)
+    kt.Run(
+        method, kt.ArrayData(torch.rand(8, 4)), augmenter=Twice(), epochs=2, batch_size=4, out=tmp_path, observers=()
+    ).fit()
+    newest = tmp_path / "checkpoints" / "step-000000004.pt"
+    ours, theirs = (kt.load_encoder(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), path) for path in (newest, tmp_path))
+    assert torch.equal(ours[1].weight, theirs[1].weight)
+    assert torch.equal(encoder[1].weight, theirs[1].weight) != average
+    with pytest.raises(kt.IncompatibleError, match=r"step-000000004.pt holds another encoder than Linear"):
+        kt.load_encoder(nn.Linear(4, 3), newest)
+
+
+def test_a_checkpoint_of_several_encoders_is_refused(tmp_path: Path) -> None:
+    towers = {name: nn.Linear(4, 3) for name in ("left", "right")}
+    method = kt.Method(towers, sampler=kt.InBatch("cross"), objective=InfoNCE())
+    kt.Run(
+        method,
+        kt.ArrayData(torch.rand(8, 4)),
+        augmenter=kt.ToTowers(Twice(), "left", "right"),
+        epochs=1,
+        warmup_epochs=0,
+        batch_size=4,
+        out=tmp_path,
+        observers=(),
+    ).fit()
+    with pytest.raises(kt.IncompatibleError, match="holds left, right; let the run end, and load the one you mean"):
+        kt.load_encoder(nn.Linear(4, 3), tmp_path / "checkpoints" / "step-000000002.pt")
 
 
 def test_a_run_made_in_python_is_refused_with_the_remedy(tmp_path: Path) -> None:

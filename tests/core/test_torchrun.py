@@ -34,4 +34,4 @@ def test_two_nodes_train_as_one_process_does(tmp_path: Path) -> None:
     ]
     assert len(losses[0]) == 3
     assert all(abs(one - two) < 1e-4 * one for one, two in zip(*losses, strict=True)), losses
-    assert json.loads((tmp_path / "two" / "environment.json").read_text())["processes"] == 2
+    assert json.loads((tmp_path / "two" / "environment.jsonl").read_text())["processes"] == 2

@@ -53,7 +53,7 @@ class Noise(kt.Augmenter):
         return [kt.View.of(batch, batch.inputs + 0.1 * draws.uniform(batch.ids, 4, view=view)) for view in range(2)]
 
 
-def _run(*observers: kt.Observer, data: kt.Data = TRAIN, **options: Any) -> kt.Run:
+def _run(*observers: str | kt.Observer, data: kt.Data = TRAIN, **options: Any) -> kt.Run:
     torch.manual_seed(0)
     random.seed(0)
     np.random.seed(0)
@@ -178,6 +178,42 @@ def test_it_looks_at_a_fixed_balanced_part(hide: bool) -> None:
         assert max(part) > 93  # not the first of each class
 
 
+def test_by_name_it_judges_one_half_of_the_runs_own_data_by_the_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # 25 of each of two classes, one of a third, and some without a label.
+    labels = torch.tensor([0, 1] * 25 + [2] + [-1] * 9)
+    data = Counting(kt.ArrayData(_data(60).inputs, labels), hide=True)
+    run = _run("online-knn", data=data, out=tmp_path, epochs=2, warmup_epochs=0, batch_size=60)
+    before = len(data.asked)
+    run.fit()
+    assert data.asked[before] == list(range(60))  # for the labels
+    first, second, *rest = [asked for asked in data.asked[before + 1 :] if len(asked) < 60]
+    assert rest == [first, second]
+    assert Counter(labels[first].tolist()) == {0: 13, 1: 13, 2: 1}
+    assert Counter(labels[second].tolist()) == {0: 12, 1: 12}
+    assert not set(first) & set(second)
+    found = [json.loads(line) for line in (tmp_path / "online_knn.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in found] == [0, 1]
+    assert "epoch 2/2  kNN" in capsys.readouterr().err
+
+
+def test_by_name_its_memory_is_bounded() -> None:
+    labels = torch.arange(3).repeat(5000)
+    data = Counting(kt.ArrayData(torch.zeros(15000, 4), labels))
+    _run("online-knn", data=data, epochs=1, warmup_epochs=0, batch_size=15000).fit()
+    asked = [len(asked) for asked in data.asked if len(asked) < 15000]
+    assert sum(asked) == 8192
+    assert max(asked) == 512
+
+
+def test_without_labels_it_is_left_out_with_its_reason() -> None:
+    with pytest.warns(kt.KontrastWarning, match="OnlineKNN failed in run_started .* needs labels"):
+        _run("online-knn", data=kt.ArrayData(TRAIN.inputs), epochs=1, warmup_epochs=0).fit()
+    with pytest.raises(kt.InvalidValueError, match="must be given both or neither"):
+        OnlineKNN(TRAIN)
+
+
 def test_a_small_data_set_is_taken_whole() -> None:
     train, test = Counting(TRAIN), Counting(TEST)
     observer, _ = _observer(train, test)
@@ -196,7 +232,7 @@ def test_a_resumed_run_has_each_epoch_once(tmp_path: Path) -> None:
     text = fit("whole", whole)
     stopped, _ = _observer()
     # Stopped in the third epoch of 5 steps, beyond the checkpoint after step 7: the second epoch is done again.
-    partly = fit("cut", stopped, fail_at=14)
+    partly = fit("cut", stopped, fail_at=16)  # two reads are looks at the data before the first step
     assert [json.loads(line)["epoch"] for line in partly.splitlines()] == [0, 1]
     with (tmp_path / "cut" / "online_knn.jsonl").open("a") as file:
         file.write('{"epoch": 2, "kn')

@@ -32,7 +32,7 @@ def _console(terminal: bool, width: int = 100) -> tuple[Console, StringIO]:
 
 
 def _progress(epochs: int, *, start: int = 0, main: bool = True) -> kt.Progress:
-    return kt.Progress(epochs, 4, 1, main, None, start, _method(), 4 * epochs)
+    return kt.Progress(epochs, 4, 1, main, None, start, _method(), 4 * epochs, kt.ArrayData(torch.ones(4, 3)))
 
 
 def _drive(bar: ProgressBar, progress: kt.Progress, until: int, error: BaseException | None = None) -> None:
@@ -108,7 +108,7 @@ def test_elsewhere_no_minute_passes_without_a_line(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("kontrast.plugins.progress.time.monotonic", lambda: now[0])
     console, text = _console(terminal=False)
     bar = ProgressBar(console)
-    bar.run_started(kt.Progress(1, 1000, 1, True, None, 100, _method(), 1000))
+    bar.run_started(kt.Progress(1, 1000, 1, True, None, 100, _method(), 1000, kt.ArrayData(torch.ones(4, 3))))
     for step in range(100, 1000):
         now[0] += 25.0  # a step
         bar.step_ended({"step": step, "epoch": 0, "loss": 0.5})
