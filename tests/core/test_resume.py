@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -164,6 +164,17 @@ def test_the_newest_checkpoints_are_kept_and_a_finished_run_resumes_to_its_end(t
     assert (tmp_path / "metrics.jsonl").read_text() == before
 
 
+def test_every_start_is_written_down(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        _run(tmp_path, log_every=1, observers=(Stop(4, signal.SIGTERM),)).fit()
+    _run(tmp_path)  # one that takes no step is none
+    _run(tmp_path).fit()
+    starts = [json.loads(line) for line in (tmp_path / "environment.jsonl").read_text().splitlines()]
+    assert [(start["step"], start["processes"]) for start in starts] == [(0, 1), (6, 1)]
+    assert starts[0]["time"] <= starts[1]["time"]
+    assert starts[1]["versions"]["torch"] == torch.__version__
+
+
 def test_metrics_cut_off_in_mid_line_are_taken_up(tmp_path: Path) -> None:
     _run(tmp_path / "alone").fit()
     with pytest.raises(SystemExit):
@@ -247,9 +258,22 @@ class StopJob(Stop):
         super().step_ended(metrics)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.fixture
+def start_method(request: pytest.FixtureRequest) -> Iterator[str]:
+    """How processes are started: a forked one has the run's handlers of signals, one of a fork server has not."""
+    multiprocessing.set_start_method(request.param, force=True)
+    yield request.param
+    multiprocessing.set_start_method(None, force=True)
+
+
+@pytest.mark.parametrize(
+    ("number", "start_method"),
+    [(signal.SIGTERM, "fork"), (signal.SIGINT, "forkserver")],
+    indirect=["start_method"],
+)
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+@pytest.mark.usefixtures("start_method")
 def test_a_signal_to_the_whole_job_does_not_take_the_loader_from_the_run(
     tmp_path: Path, number: signal.Signals
 ) -> None:
