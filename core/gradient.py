@@ -6,6 +6,7 @@ encodes each micro-batch again, under the same random numbers, to pass that grad
 arXiv:2101.06983): memory is that of one micro-batch, negatives are the whole batch's, time is one more forward pass.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -22,7 +23,7 @@ from .loss import Loss, Reduced
 from .method import Method
 from .values import Encoded, View
 
-__all__ = ["LargeBatch", "StepModule", "backward", "random_state", "set_random_state"]
+__all__ = ["LargeBatch", "StepModule", "averaged", "backward", "random_state", "set_random_state"]
 
 LargeBatch = Literal["accumulate", "cache"]
 Parts = Sequence[tuple[MicroBatch, list[View]]]
@@ -39,6 +40,20 @@ class StepModule(nn.Module):
     def forward(self, work: Callable[[Method], Any]) -> Any:
         """Return `work(method)`."""
         return work(self.method)
+
+
+def averaged(step: nn.Module) -> DistributedDataParallel:
+    """Return the step with gradients that are averaged over processes."""
+    # Buffers are not broadcast: batch norms agree by their own means, and a queue is large.
+    return DistributedDataParallel(step, **_NO_BUFFER_BROADCAST)
+
+
+# torch 2.14 renames the option; the old name warns there.
+_NO_BUFFER_BROADCAST: dict[str, Any] = (
+    {"forward_sync_buffers": False}
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
+    else {"broadcast_buffers": False}
+)
 
 
 def backward(

@@ -1,10 +1,9 @@
 """What watches a run: called at its turns, unable to break it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from warnings import warn
+from typing import TYPE_CHECKING
 
 from .errors import KontrastWarning
 
@@ -63,24 +62,3 @@ class Observer:
 
     def run_ended(self, error: BaseException | None) -> None:
         """Called last, with what ended the run early if something did."""
-
-
-class Observers:
-    """Calls each observer on its own: one that raises is reported by name and left out from then on."""
-
-    def __init__(self, observers: Sequence[Observer]) -> None:
-        self._active = list(observers)
-
-    def call(self, turn: str, *arguments: Any) -> None:
-        """Call one turn of every observer."""
-        for observer in tuple(self._active):
-            try:
-                getattr(observer, turn)(*arguments)
-            except Exception as error:  # an observer must not end a run; it is named, and silent from here
-                self._active.remove(observer)
-                warn(
-                    f"the observer {type(observer).__name__} failed in {turn} and is left out from here: "
-                    f"{type(error).__name__}: {error}",
-                    ObserverWarning,
-                    stacklevel=2,
-                )

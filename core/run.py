@@ -1,6 +1,5 @@
 """A run: a method, data, an augmenter and an optimizer, driven to the last epoch on one process or many."""
 
-import inspect
 import math
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -10,7 +9,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from .augmenter import Augmenter
 from .checkpoint import Checkpoints
@@ -20,17 +18,26 @@ from .distributed import broadcast_object, join_processes, rank, world_size
 from .encoder import Encoder
 from .errors import IncompatibleError, InvalidValueError, NonFiniteLossError
 from .fingerprint import fingerprint
-from .gradient import LargeBatch, StepModule, backward
+from .gradient import LargeBatch, StepModule, averaged, backward
 from .heartbeat import Heartbeat
 from .loader import MicroBatch, Plan, arrangement, micro_batches
 from .method import Method
 from .norm import sync_batch_norms
-from .observer import Observer, Observers, Progress
+from .observer import Observer, Progress
+from .observers import Observers
 from .optim import AdamW, OptimizerSettings, Schedule, learning_rate_factor
-from .records import ObserverRecord
-from .registry import get_record
-from .run_checks import check_batch, check_micro_batches, check_parts, check_seed, warn_of_inexact_caching
+from .run_checks import (
+    check_batch,
+    check_choices,
+    check_counts,
+    check_gradients,
+    check_micro_batches,
+    check_parts,
+    check_seed,
+    warn_of_inexact_caching,
+)
 from .run_folder import RunFolder
+from .run_metrics import RunMetrics
 from .run_state import collect_state, restore_state, seed_generators
 from .same_plugins import check_same_plugins
 from .stopping import StopRequest
@@ -116,7 +123,7 @@ class Run:
         config: Mapping[str, Any] | None = None,
     ) -> None:
         check_parts(method, data, augmenter, observers)
-        for name, value, least in (
+        check_counts(
             ("epochs", epochs, 1),
             ("steps", steps, 0),
             ("batch_size", batch_size, 1),
@@ -126,18 +133,14 @@ class Run:
             ("workers", workers, 0),
             ("log_every", log_every, 1),
             ("diagnose_every", diagnose_every, 0),
-        ):
-            if not isinstance(value, int) or value < least:
-                raise InvalidValueError(f"`{name}` must be an integer >= {least}, got {value!r}")
+        )
         check_seed(seed)
-        for name, choice, known in (
+        check_choices(
             ("large_batch", large_batch, ("accumulate", "cache")),
             ("precision", precision, ("float32", "bf16")),
             ("resume", resume, ("never", "auto")),
             ("schedule", schedule, ("cosine", "constant")),
-        ):
-            if choice not in known:
-                raise InvalidValueError(f"`{name}` must be {' or '.join(known)}, got {choice!r}")
+        )
         settings = AdamW() if optimizer is None else optimizer
         if not isinstance(settings, OptimizerSettings):
             raise InvalidValueError(
@@ -185,11 +188,11 @@ class Run:
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.folder = RunFolder(out, described if config is None else dict(config))
         self.checkpoints = None if out is None else Checkpoints(Path(out) / "checkpoints", keep_checkpoints)
-        self._totals: dict[str, list[float]] = {}  # of the epoch so far: metric -> [sum, count]
+        self._metrics = RunMetrics()
         self._identity = described
         self._fingerprint = {} if out is None else fingerprint(data, workers=workers)
         self.start = self._open(resume=resume == "auto", any_world=any_world)
-        self._observers = Observers([_observer(one) if isinstance(one, str) else one for one in observers])
+        self._observers = Observers(observers)
 
     @property
     def encoder(self) -> Encoder:
@@ -231,7 +234,7 @@ class Run:
             raise
         finally:
             self._observers.call("run_ended", error)
-        return _means(self._totals)
+        return self._metrics.means()
 
     def _loaded(self) -> Generator[tuple[MicroBatch, list[View]], None, None]:
         return micro_batches(
@@ -245,12 +248,10 @@ class Run:
             for towers in (self.method.towers, self.method.target_towers):
                 for tower in () if towers is None else towers.values():
                     tower.compile()
-        # Buffers are not broadcast: batch norms agree by their own means, and a queue is large.
-        return DistributedDataParallel(step, **_NO_BUFFER_BROADCAST) if world_size() > 1 else step
+        return averaged(step) if world_size() > 1 else step
 
     def _steps(self, step: nn.Module, stop: StopRequest, loaded: Iterable[tuple[MicroBatch, list[View]]]) -> None:
         per_epoch, total = self.plan.steps_per_epoch, self.plan.steps
-        waiting: list[tuple[dict[str, float], dict[str, Tensor]]] = []
         watch = CollapseWatch(total)
         parts: list[tuple[MicroBatch, list[View]]] = []
         for part, views in loaded:
@@ -258,20 +259,18 @@ class Run:
             if not part.last:
                 continue
             if part.step % per_epoch == 0:
-                self._totals = {}
-            about, metrics = self._step(step, parts, part.step, total)
-            waiting.append(({"step": part.step, "epoch": part.epoch, **about}, metrics))
+                self._metrics.totals = {}
+            about, measured = self._step(step, parts, part.step, total)
+            self._metrics.add({"step": part.step, "epoch": part.epoch, **about}, measured)
             parts = []
             done = part.step + 1
             ends_epoch = done % per_epoch == 0 or done == total
             signal = stop.agreed(done, at_most=self.log_every, device=self.device)
             if not (signal or ends_epoch or done % self.log_every == 0 or self._is_due(done)):
                 continue
-            rows = self._flush(waiting)
-            waiting = []
-            watch.look(rows)
+            watch.look(self._read())
             if ends_epoch:
-                self._observers.call("epoch_ended", part.epoch, _means(self._totals))
+                self._observers.call("epoch_ended", part.epoch, self._metrics.means())
             saved = True
             if self._is_due(done) or (ends_epoch and not self.checkpoint_every) or signal or done == total:
                 saved = self._save(done)
@@ -295,7 +294,7 @@ class Run:
         except NonFiniteLossError as error:  # an objective looked at its embeddings before they reached the weights
             raise NonFiniteLossError(f"{error}, in step {number}; {self._last_checkpoint()}; {_REMEDY}") from error
         if number == self.start and world_size() > 1:
-            _check_gradients(self.method)
+            check_gradients(self.method)
         self.optimizer.step()
         metrics = {**reduced.terms, "loss": reduced.value, "rows": reduced.rows}  # a term may be called `loss` too
         if self.diagnose_every and number % self.diagnose_every == 0:
@@ -308,18 +307,11 @@ class Run:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
-    def _flush(self, waiting: list[tuple[dict[str, float], dict[str, Tensor]]]) -> list[dict[str, float]]:
-        """Read waiting metrics from the device at once, write them and tell the observers."""
-        flat = torch.stack([tensor.double() for _, tensors in waiting for tensor in tensors.values()]).tolist()
-        values = iter(flat)
-        rows: list[dict[str, float]] = [{**about, **{name: next(values) for name in own}} for about, own in waiting]
+    def _read(self) -> list[dict[str, float]]:
+        """Read what was measured since the last time, write it and tell the observers."""
+        rows = self._metrics.read()
         for row in rows:
             self.folder.log(row)
-            for name, value in row.items():
-                if name not in ("step", "epoch", "learning_rate"):
-                    total = self._totals.setdefault(name, [0.0, 0.0])
-                    total[0] += value
-                    total[1] += 1
             self._observers.call("step_ended", row)
             if not row["rows"]:
                 raise IncompatibleError(
@@ -346,7 +338,7 @@ class Run:
                 "are whole; lower the learning rate, or look for such values in the data"
             )
         state = collect_state(
-            self.method, self.optimizer, self.augmenter, self._identity, self._fingerprint, done, self._totals
+            self.method, self.optimizer, self.augmenter, self._identity, self._fingerprint, done, self._metrics.totals
         )
         if self.checkpoints is None:
             return False
@@ -369,7 +361,7 @@ class Run:
             return 0
         path = self.checkpoints.folder / newest
         state = self.checkpoints.load(path)
-        start, self._totals = restore_state(
+        start, self._metrics.totals = restore_state(
             state,
             path,
             self.method,
@@ -404,35 +396,3 @@ class Run:
 
 
 _REMEDY = "lower the learning rate, raise the temperature, or look for such values in the data"
-
-# torch 2.14 renames the option; the old name warns there.
-_NO_BUFFER_BROADCAST: dict[str, Any] = (
-    {"forward_sync_buffers": False}
-    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
-    else {"broadcast_buffers": False}
-)
-
-
-def _observer(name: str) -> Observer:
-    record = get_record(ObserverRecord, name)
-    make = record.load()
-    with record.blamed():
-        observer = make()
-    if not isinstance(observer, Observer):
-        raise InvalidValueError(f"the factory of observer `{name}` must return a kontrast.Observer, got {observer!r}")
-    return observer
-
-
-def _check_gradients(method: Method) -> None:
-    """Refuse what DDP would refuse one step later, by an option that a run does not have, and without names."""
-    without = [name for name, one in method.named_parameters() if one.requires_grad and one.grad is None]
-    if without:
-        raise IncompatibleError(
-            "every trained parameter must take part in the loss where several processes share the work, and "
-            f"{', '.join(without[:5])}{' ...' if len(without) > 5 else ''} took none; freeze them "
-            "(`requires_grad_(False)`) or leave them out"
-        )
-
-
-def _means(totals: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    return {name: total / count for name, (total, count) in totals.items()}

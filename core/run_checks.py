@@ -7,13 +7,16 @@ from torch import nn
 
 from .augmenter import Augmenter
 from .data import Splits
-from .errors import InvalidValueError, KontrastWarning
+from .errors import IncompatibleError, InvalidValueError, KontrastWarning
 from .loader import Plan
 from .method import Method
 
 __all__ = [
     "InexactWarning",
     "check_batch",
+    "check_choices",
+    "check_counts",
+    "check_gradients",
     "check_micro_batches",
     "check_parts",
     "check_seed",
@@ -47,6 +50,20 @@ def check_parts(method: Any, data: Any, augmenter: Any, observers: Any) -> None:
         )
     if isinstance(observers, str):
         raise InvalidValueError(f"`observers` must be a list of names or objects, got the string {observers!r}")
+
+
+def check_counts(*counts: tuple[str, Any, int]) -> None:
+    """Refuse (name, value, least) whose value is no integer of at least that."""
+    for name, value, least in counts:
+        if not isinstance(value, int) or value < least:
+            raise InvalidValueError(f"`{name}` must be an integer >= {least}, got {value!r}")
+
+
+def check_choices(*choices: tuple[str, Any, tuple[str, str]]) -> None:
+    """Refuse (name, choice, known) whose choice is none of the known."""
+    for name, choice, known in choices:
+        if choice not in known:
+            raise InvalidValueError(f"`{name}` must be {' or '.join(known)}, got {choice!r}")
 
 
 def check_seed(seed: int) -> None:
@@ -119,6 +136,17 @@ def warn_of_inexact_caching(method: Method, micro_batch_size: int) -> None:
             "not the batch; use norms that do not look across samples, or take the difference",
             InexactWarning,
             stacklevel=3,
+        )
+
+
+def check_gradients(method: Method) -> None:
+    """Refuse what DDP would refuse one step later, by an option that a run does not have, and without names."""
+    without = [name for name, one in method.named_parameters() if one.requires_grad and one.grad is None]
+    if without:
+        raise IncompatibleError(
+            "every trained parameter must take part in the loss where several processes share the work, and "
+            f"{', '.join(without[:5])}{' ...' if len(without) > 5 else ''} took none; freeze them "
+            "(`requires_grad_(False)`) or leave them out"
         )
 
 

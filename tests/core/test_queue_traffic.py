@@ -7,10 +7,10 @@ import torch
 import torch.distributed as dist
 from gloo import GlooPool
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 import kontrast as kt
 from kontrast import distributed
+from kontrast.gradient import averaged
 from kontrast.plugins.objectives import InfoNCE
 
 NEW, D = 8, 16
@@ -50,10 +50,8 @@ def _bytes_per_step(size: int) -> tuple[int, int]:
 
 def _ddp_broadcasts(size: int) -> int:
     """Return how many of the queue's buffers a run's DDP keeps in step by broadcast."""
-    from kontrast.run import _NO_BUFFER_BROADCAST
-
     method = kt.Method(nn.Linear(3, D), sampler=kt.Queue(kt.Positives("forward"), size=size), objective=InfoNCE())
-    wrapped = DistributedDataParallel(method, **_NO_BUFFER_BROADCAST)
+    wrapped = averaged(method)
     return len(list(wrapped.modules_buffers)) if wrapped.will_sync_module_buffers() else 0
 
 
