@@ -106,7 +106,15 @@ def test_inputs_of_all_sorts() -> None:
         "inputs['noise'].missing",
     }
     assert _same(drawn, drawn) == ""
-    bits = Odd(lambda ids: (ids > 3, ids.bfloat16(), ids.cfloat(), torch.eye(len(ids)).to_sparse(), torch.zeros(16, 0)))
+    bits = Odd(
+        lambda ids: (
+            ids > 3,
+            ids.bfloat16(),
+            ids.to(torch.complex64),
+            torch.eye(len(ids)).to_sparse(),
+            torch.zeros(16, 0),
+        )
+    )
     assert _same(bits, bits) == ""
     assert _same(bits, Odd(lambda ids: (ids > 9, *bits.make(ids)[1:]))) == "`inputs[0]` has other values"
 

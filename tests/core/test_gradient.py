@@ -240,7 +240,7 @@ def _peak(method: kt.Method, batch: int, micro: int) -> int:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         backward(step, method, parts, "cache")
     assert profile.profiler is not None
-    changes = [e.nbytes() for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    changes: list[int] = [e.nbytes() for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
     return max(accumulate(changes))
 
 

@@ -73,7 +73,7 @@ def _edit(change: Callable[[dict[str, object]], object]) -> Callable[[Path], obj
         ),
         (lambda run: (run / "config.json").write_text("[]"), kt.InvalidValueError, "JSON object .*, got a list"),
         (
-            lambda run: [(run / "encoder.safetensors").unlink(), shutil.rmtree(run / "checkpoints")],
+            lambda run: [path.unlink() for path in (run / "encoder.safetensors", *run.glob("checkpoints/step*"))],
             kt.IncompatibleError,
             r"must hold encoder\.safetensors, .* or a checkpoint, and holds neither; let it come .*--resume auto",
         ),
