@@ -4,8 +4,8 @@
 unit-length embeddings that want a gradient; trials alternate, the fastest of several counts.
 
 `python benchmarks/contrast_engine.py` prints the whole table, some ten minutes on two cores; name parts to run some:
-``time floor memory scaling one-way queue hard scopes cuda``. `--threads 1` for one thread. `cuda` runs where there is
-a GPU.
+``time floor memory scaling one-way labels queue hard scopes cuda``. `--threads 1` for one thread. `cuda` runs where
+there is a GPU.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from contrast_cuda import show_cuda
@@ -22,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import kontrast as kt
-from kontrast.plugins.objectives import InfoNCE, NTXent
+from kontrast.plugins.objectives import InfoNCE, NTXent, SupCon
 
 D, TEMPERATURE = 128, 0.5
 Way = Callable[[], None]
@@ -72,6 +73,28 @@ def dense_nt_xent(n: int) -> Way:
         F.cross_entropy(logits, target).backward()
 
     return way
+
+
+def sup_con(n: int, *, dense: bool, form: Literal["out", "in"] = "out", classes: int = 10) -> Way:
+    """Return SupCon of n pairs with labels, by the engine or over the masked 2n x 2n matrix (L_out)."""
+    rows, labels = unit(2 * n), torch.arange(n) % classes
+    sampler, objective = kt.InBatch(match="labels"), SupCon(TEMPERATURE, form)
+
+    def ours() -> None:
+        first, second = rows[:n].clone().requires_grad_(), rows[n:].clone().requires_grad_()
+        (pairs,) = sampler.pairs(kt.embedded(first, second, labels=labels))
+        objective(pairs).reduced().backward.backward()
+
+    def by_hand() -> None:
+        first, second = rows[:n].clone().requires_grad_(), rows[n:].clone().requires_grad_()
+        z = F.normalize(torch.cat([first, second]))
+        own = torch.eye(2 * n, dtype=torch.bool)
+        logits = (z @ z.T / TEMPERATURE).masked_fill(own, -torch.inf)
+        positive = (labels.repeat(2)[:, None] == labels.repeat(2)) & ~own
+        log_shares = logits - logits.logsumexp(1, keepdim=True)
+        (-torch.where(positive, log_shares, 0.0).sum(1) / positive.sum(1)).mean().backward()
+
+    return by_hand if dense else ours
 
 
 def one_way(n: int, *, dense: bool) -> Way:
@@ -180,6 +203,14 @@ def show_one_way() -> None:
         line(f"InfoNCE one direction / dense, N = {n}", f"{best['ours'] / best['dense']:.3f}", f"<= {goal}")
 
 
+def show_labels() -> None:
+    """SupCon with ten classes: every tenth pair is a positive."""
+    ways = {"dense": sup_con(2048, dense=True), **{f: sup_con(2048, dense=False, form=f) for f in ("out", "in")}}
+    best = fastest(ways, 5)
+    for form in ("out", "in"):
+        line(f"SupCon L_{form}, ten classes / dense L_out, N = 2048", f"{best[form] / best['dense']:.3f}", "")
+
+
 def show_queue() -> None:
     """MoCo against a queue."""
     best = fastest({"dense": moco(dense=True), "ours": moco(dense=False)}, 8)
@@ -232,6 +263,7 @@ PARTS = {
     "memory": show_memory,
     "scaling": show_scaling,
     "one-way": show_one_way,
+    "labels": show_labels,
     "queue": show_queue,
     "hard": show_hard,
     "scopes": show_scopes,

@@ -71,7 +71,7 @@ class WithGuide(Encoder):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "WithGuide":
         # It goes where the encoder goes.
-        self.guide._apply(fn)  # type: ignore[no-untyped-call]
+        self.guide._apply(fn)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
