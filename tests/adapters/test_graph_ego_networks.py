@@ -88,7 +88,10 @@ def test_a_sample_is_the_same_in_any_batch_and_its_views_are_walks_of_their_own(
     assert together[0].coords is not None
     assert together[1].coords is not None
     assert together[0].coords.tolist() != together[1].coords.tolist()
-    assert torch.equal(nodes.batch(every).inputs.x, nodes.batch(every).inputs.x)
+    evaluated = nodes.batch(every).inputs.x.tolist()
+    assert evaluated == nodes.batch(every).inputs.x.tolist()
+    for view in nodes.views()(nodes.batch(every), kt.Draws(0)):
+        assert view.inputs.x.tolist() != evaluated
 
 
 @pytest.mark.usefixtures("gloo")
