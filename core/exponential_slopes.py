@@ -28,7 +28,7 @@ def slopes(
     kept: Iterator[Tensor] | None,
     of_candidates: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the gradients of anchors and candidates."""
+    """Return the gradients of anchors and candidates; the log-sums `result` and the shifts are in bits."""
     mirrored = candidates is None
     others = anchors if candidates is None else candidates
     total = torch.zeros_like(anchors)
@@ -79,10 +79,10 @@ def _live(stack: Stack, values: Tensor, padding: float) -> Tensor:
 
 
 def _shifted(spec: "Exponentials", weights: list[Tensor], whole: list[Tensor], shift: Tensor | float) -> list[Tensor]:
-    """Return each row's weight in front of exp(power x (logit - shift)), [G, n]; a row of nothing has none."""
+    """Return each row's weight in front of 2^(power x (logit - shift)), [G, n]; a row of nothing has none."""
     off = shift if isinstance(shift, float) else shift[:, :, 0]
     return [
-        torch.where(log_sum > -torch.inf, weight * (power * off - log_sum).exp(), 0.0)
+        torch.where(log_sum > -torch.inf, weight * (power * off - log_sum).exp2(), 0.0)
         for power, weight, log_sum in zip(spec.powers, weights, whole, strict=True)
     ]
 
@@ -122,7 +122,7 @@ def _slope_each(
             shift = torch.where(log_sum > -torch.inf, log_sum, 0.0).unsqueeze(dim)
             weight = weights[p][:, where].unsqueeze(dim)
             scaled = logits if power == 1 else torch.mul(logits, power, out=room)
-            raised = torch.sub(scaled, shift, out=room).exp_()
+            raised = torch.sub(scaled, shift, out=room).exp2_()
             if first:
                 torch.mul(raised, weight, out=out)
             else:
