@@ -121,7 +121,10 @@ def data_of(
 def default_augmenter(subject: Any, about: Mapping[str, Any]) -> Augmenter | None:
     """Return the augmenter that a registered encoder's domain takes where nothing is said."""
     home = _home(EncoderRecord, subject)
-    return None if home is None else made_for(AugmenterRecord, home.default_augmenter, about)
+    if home is None:
+        return None
+    augmenter: Augmenter = made_for(AugmenterRecord, home.default_augmenter, about)
+    return augmenter
 
 
 def default_encoder(subject: Any) -> Encoder | None:
@@ -142,7 +145,10 @@ def made_for(kind: type[EncoderRecord] | type[AugmenterRecord], name: str, about
 
 def _home(kind: type[EncoderRecord] | type[AugmenterRecord], subject: Any) -> Adapter | None:
     home = get_record(kind, subject).adapter if isinstance(subject, str) else ""
-    return get_record(AdapterRecord, home).load()() if home else None
+    if not home:
+        return None
+    adapter: Adapter = get_record(AdapterRecord, home).load()()
+    return adapter
 
 
 def taken(inputs: Any, rows: Tensor) -> Any:

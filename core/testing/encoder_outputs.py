@@ -54,7 +54,9 @@ def _carried(view: View, encoded: Encoded) -> None:
     if view.coords is not None:
         if encoded.coords is None:
             raise ConformanceError("the view has `coords`, and what encode() returns has none; carry them through")
-        there = slice(None) if view.valid is None or view.valid.shape != view.coords.shape else view.valid
+        there: slice | Tensor = (
+            slice(None) if view.valid is None or view.valid.shape != view.coords.shape else view.valid
+        )
         same = encoded.coords.shape == view.coords.shape  # else it made other elements, patches for instance
         if same and not torch.equal(encoded.coords[there], view.coords[there]):
             raise ConformanceError("`coords` of what encode() returns are not those of the view's elements")
@@ -168,8 +170,9 @@ def _unlike(found: list[Part], expected: list[Part], turned: list[Part]) -> str:
         if is_term and not math.isclose(ours.value, theirs.value, rel_tol=1e-3, abs_tol=1e-7):
             return f"another value of {theirs.name} ({ours.value:.5g}, not {theirs.value:.5g})"
         largest = max((float(gradient.abs().max()) for gradient in theirs.gradients.values()), default=0.0)
+        differences = (gradient - other.gradients[name] for name, gradient in theirs.gradients.items())
+        noise = max((float(difference.abs().max()) for difference in differences), default=0.0)
         for name, gradient in theirs.gradients.items():
-            noise = float((gradient - other.gradients[name]).abs().max())
             if not torch.allclose(ours.gradients[name], gradient, rtol=1e-3, atol=1e-3 * largest + 10 * noise + 1e-9):
                 return f"another gradient of `{name}` from {theirs.name}"
     return ""
