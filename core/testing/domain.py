@@ -93,11 +93,12 @@ class SmallEncoder(Encoder):
     def encode(self, view: View, copies: Tensor) -> Encoded:
         """Return rows and elements."""
         encoded = super().encode(view, copies)
-        assert encoded.rows is not None
-        encoded = replace(encoded, dense=torch.stack([encoded.rows.roll(turn, 1) for turn in range(4)], 1))
+        rows = encoded.rows
+        assert rows is not None
+        encoded = replace(encoded, dense=torch.stack([rows.roll(turn, 1) for turn in range(4)], 1))
         if not self.lengths:
             return encoded
-        own = Loss.over_rows(encoded.rows.square().sum(1), name="encoder-lengths", weight=self.lengths)
+        own = Loss.over_rows(rows.square().sum(1), name="encoder-lengths", weight=self.lengths)
         return replace(encoded, auxiliary=own)
 
 
