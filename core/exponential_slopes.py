@@ -31,7 +31,8 @@ def slopes(
     """Return the gradients of anchors and candidates; the log-sums `result` and the shifts are in bits."""
     mirrored = candidates is None
     others = anchors if candidates is None else candidates
-    total = torch.zeros_like(anchors)
+    written = _once_each(spec, len(anchors))
+    total = torch.empty_like(anchors) if written else torch.zeros_like(anchors)
     other_total = torch.zeros_like(others) if of_candidates and not mirrored else None
     scratch, room = anchors.new_empty(2, spec.plan.largest)
     buffer = torch.empty_like(scratch) if kept is None else None
@@ -64,13 +65,20 @@ def slopes(
                 slope.view(-1).index_add_(0, part.place, given)
                 if part.diagonal:
                     slope.view(-1).index_add_(0, part.turned, given)
-            own[:, part.rows].baddbmm_(slope, columns[:, part.columns])
+            own[:, part.rows].baddbmm_(slope, columns[:, part.columns], beta=0 if written else 1)
             if other is not None and not part.diagonal:
                 other[:, part.columns].baddbmm_(slope.transpose(1, 2), rows[:, part.rows])
         stack.rows.close(total, own)
         if other_total is not None and other is not None:
             stack.columns.close(other_total, other)
     return total, other_total
+
+
+def _once_each(spec: "Exponentials", rows: int) -> bool:
+    """Return whether every row is in one tile alone, and where it lies is written to at once."""
+    stacks = spec.plan.stacks
+    plain = all(len(stack.parts) == 1 and stack.rows.run is not None and stack.rows.live is None for stack in stacks)
+    return plain and sum(stack.rows.shape[0] * stack.rows.shape[1] for stack in stacks) == rows
 
 
 def _live(stack: Stack, values: Tensor, padding: float) -> Tensor:
