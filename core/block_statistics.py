@@ -3,7 +3,6 @@
 Shapes: A anchors, C candidates of a block (or slots, with an index), P positive pairs.
 """
 
-import math
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -124,7 +123,7 @@ class BlockStatistics:
         """Return the fast way through the block."""
         a, c = self.prepared.anchors(self.block), self.prepared.candidates(self.block)
         bound = self.prepared.similarity.bound
-        bound = bound if isinstance(bound, float) else _greatest(a, c)
+        bound = bound if isinstance(bound, float) else None
         mirrored = self.block.mirrored and a is c
         return Exponentials(a, None if mirrored else c, self.inverse_temperature, powers, excepted, bound, scopes)
 
@@ -198,16 +197,6 @@ class _Logits(Measure):
             logits = logits + tile.log_weights
         total = torch.where(positive, logits, 0.0).sum(-1)
         return (*negatives, positive.expand(shape).sum(-1), total, log_sum_exp(logits, positive))
-
-
-def _greatest(anchors: Tensor, candidates: Tensor) -> float | None:
-    """Return what no |product| of rows [A, D] and [C, D] passes, by their lengths; None on a GPU, which would wait."""
-    if anchors.device.type != "cpu" or not len(anchors) or not len(candidates):
-        return None
-    sides = (anchors,) if candidates is anchors else (anchors, candidates)
-    longest = [float(torch.linalg.vector_norm(rows.detach(), dim=1).max()) for rows in sides]
-    greatest = longest[0] * longest[-1] * (1 + 1e-5)
-    return greatest if math.isfinite(greatest) else None
 
 
 def _scattered_log_sum_exp(logits: Tensor, row: Tensor, count: int) -> Tensor:

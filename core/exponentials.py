@@ -9,7 +9,7 @@ Shapes: A anchors, C candidates, D embedding size, P powers, E excepted pairs; o
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .cache import tile_entries
 from .exponential_slopes import slopes
+from .exponential_sums import summed
 from .precision import full_precision
 from .stacks import Part, Plan, Stack, plan
 
@@ -78,10 +79,22 @@ class Exponentials:
             stacked=tile_entries(self.anchors, STACKED),
         )
 
-    @property
+    @cached_property
     def unshifted(self) -> bool:
         """Whether exponentials can be taken as they are."""
-        return self.bounded is not None and max(self.powers) * self.bounded * self.inverse_temperature <= UNSHIFTED
+        bound = self.bounded
+        if bound is None and not (self.kept and all(self.alone(stack) for stack in self.plan.stacks)):
+            bound = self._longest()
+        return bound is not None and max(self.powers) * bound * self.inverse_temperature <= UNSHIFTED
+
+    def _longest(self) -> float | None:
+        """Return what no |product| passes, by the rows' lengths; None on a GPU, which would wait."""
+        sides = [self.anchors] if self.candidates is None else [self.anchors, self.candidates]
+        if self.anchors.device.type != "cpu" or not all(len(rows) for rows in sides):
+            return None
+        lengths = [float(torch.linalg.vector_norm(rows.detach(), dim=1).max()) for rows in sides]
+        longest = lengths[0] * lengths[-1] * (1 + 1e-5)
+        return longest if math.isfinite(longest) else None
 
     @property
     def kept(self) -> bool:
@@ -149,7 +162,7 @@ class _LogSums(torch.autograd.Function):
         for stack in spec.plan.stacks:
             rows, columns = spec.read(stack, anchors, others)
             weighted = [stack.rows.opened(slope) for slope in frozen_slopes]
-            found, held, shift = _summed(spec, stack, rows, columns, excepted, weighted, buffer)
+            found, held, shift = summed(spec, stack, rows, columns, excepted, weighted, buffer)
             for log_sums, own in zip(result, found, strict=True):
                 stack.rows.put(log_sums, own)
             for slope, own in zip(frozen_slopes, weighted, strict=True):
@@ -185,111 +198,3 @@ class _LogSums(torch.autograd.Function):
             kept = iter(held) if ctx.kept else None
             found = spec, anchors, candidates, result, weights, excepted, ctx.shifts, kept
             return None, *slopes(*found, ctx.needs_input_grad[2])
-
-
-def _summed(
-    spec: Exponentials,
-    stack: Stack,
-    rows: Tensor,
-    columns: Tensor,
-    excepted: Tensor,
-    weighted: list[Tensor],
-    buffer: Tensor | None,
-) -> tuple[list[Tensor], list[Tensor], Tensor | float | None]:
-    """Return a stack's log-sums [G, n] for each power, its tiles where there is no buffer to reuse, and their shift.
-
-    All is in bits. Tiles are powers of two of the logits less the shift, [G, n, 1] or a number; without it the logits.
-
-    Args:
-        spec: of the whole.
-        stack: its part.
-        rows: [G, n, D].
-        columns: [G, m, D].
-        excepted: [E], into which the logits of the excepted pairs are written.
-        weighted: [G, n, D] for each power, into which candidates are summed by their weights; empty: nowhere.
-        buffer: for the tiles, [entries].
-    """
-    tiles: Iterable[tuple[Part, Tensor]] = spec.tiles(stack, rows, columns, buffer, excepted)
-    shift: Tensor | float | None = 0.0 if spec.unshifted else None
-    if shift is None and buffer is None and spec.alone(stack):
-        tiles = list(tiles)
-        shift = _greatest(spec, stack, tiles)
-    summed = _running if shift is None else _at_once
-    sums, top, kept = summed(spec, rows, columns, tiles, weighted, shift, keep=buffer is None)
-    for slope, part in zip(weighted, sums, strict=False):
-        inverse = torch.where(part > 0, part, 1.0).reciprocal_()
-        slope.mul_(inverse[..., None])
-    return [part.log2() + power * top for power, part in zip(spec.powers, sums, strict=True)], kept, shift
-
-
-def _greatest(spec: Exponentials, stack: Stack, tiles: list[tuple[Part, Tensor]]) -> Tensor:
-    """Return each row's greatest logit, [G, n, 1]; 0 where it has none."""
-    top = tiles[0][1].new_full(stack.rows.shape, -torch.inf)
-    for part, logits in tiles:
-        for where, dim in _sides_of(spec, part):
-            top[:, where] = torch.maximum(top[:, where], logits.amax(dim))
-    return torch.where(top == -torch.inf, 0.0, top)[:, :, None]
-
-
-def _sides_of(spec: Exponentials, part: Part) -> list[tuple[slice, int]]:
-    """Return the rows that a tile serves, and along which of its dimensions they are summed."""
-    own = [(part.rows, 2)]
-    return own if spec.candidates is not None or part.diagonal else [*own, (part.columns, 1)]
-
-
-def _at_once(
-    spec: Exponentials,
-    rows: Tensor,
-    columns: Tensor,
-    tiles: Iterable[tuple[Part, Tensor]],
-    weighted: list[Tensor],
-    shift: Tensor | float | None,
-    *,
-    keep: bool,
-) -> tuple[list[Tensor], Tensor | float, list[Tensor]]:
-    """Return the sums [G, n] for each power of what has a shift, what was taken off, and the tiles if wanted."""
-    assert shift is not None
-    sums, kept = [rows.new_zeros(rows.shape[:2]) for _ in spec.powers], []
-    for part, logits in tiles:
-        raised = spec.raised(logits, shift if isinstance(shift, float) else shift[:, part.rows])
-        for p, tile in enumerate(raised):
-            for where, dim in _sides_of(spec, part):
-                sums[p][:, where] += tile.sum(dim)
-            if weighted:
-                weighted[p][:, part.rows].baddbmm_(tile, columns[:, part.columns])
-        if keep:
-            kept += raised
-    return sums, shift if isinstance(shift, float) else shift[:, :, 0], kept
-
-
-def _running(
-    spec: Exponentials,
-    rows: Tensor,
-    columns: Tensor,
-    tiles: Iterable[tuple[Part, Tensor]],
-    weighted: list[Tensor],
-    shift: Tensor | float | None,
-    *,
-    keep: bool,
-) -> tuple[list[Tensor], Tensor, list[Tensor]]:
-    """Return the same with each row's greatest logit so far taken off, and the logits."""
-    assert shift is None
-    sums, kept = [rows.new_zeros(rows.shape[:2]) for _ in spec.powers], []
-    top = torch.full_like(sums[0], -torch.inf)
-    scratch = rows.new_empty(spec.plan.largest)
-    for part, logits in tiles:
-        room = scratch[: logits.numel()].view_as(logits)
-        for where, dim in _sides_of(spec, part):
-            new = torch.maximum(top[:, where], logits.amax(dim))
-            shifted = torch.where(new == -torch.inf, 0.0, new)
-            raised = spec.raised(torch.sub(logits, shifted.unsqueeze(dim), out=room), 0.0)
-            for p, (power, tile) in enumerate(zip(spec.powers, raised, strict=True)):
-                fade = (power * (top[:, where] - shifted)).exp2_()
-                sums[p][:, where] = sums[p][:, where] * fade + tile.sum(dim)
-                if weighted:
-                    weighted[p][:, where] *= fade[..., None]
-                    weighted[p][:, where].baddbmm_(tile, columns[:, part.columns])
-            top[:, where] = new
-        if keep:
-            kept.append(logits)
-    return sums, torch.where(sums[0] > 0, top, 0.0), kept
