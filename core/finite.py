@@ -10,7 +10,7 @@ from .errors import NonFiniteLossError
 if TYPE_CHECKING:
     from .pairs import Pairs
 
-__all__ = ["check_finite"]
+__all__ = ["check_embeddings", "check_finite"]
 
 
 def check_finite(pairs: "Pairs", *values: Tensor) -> None:
@@ -19,10 +19,31 @@ def check_finite(pairs: "Pairs", *values: Tensor) -> None:
     Raises:
         NonFiniteLossError: says which embeddings are not finite, and the first such row.
     """
+    if _not_finite(values):
+        _name_embeddings(pairs)
+        raise NonFiniteLossError(
+            f"scores must be finite, got nan or inf from finite embeddings; look at the parameters of "
+            f"{type(pairs.similarity).__name__}, and at embeddings too long for its products"
+        )
+
+
+def check_embeddings(pairs: "Pairs", *values: Tensor) -> None:
+    """Refuse embeddings that are not finite, where what was made of them is not.
+
+    Raises:
+        NonFiniteLossError: says which embeddings are not finite, and the first such row.
+    """
+    if _not_finite(values):
+        _name_embeddings(pairs)
+
+
+def _not_finite(values: tuple[Tensor, ...]) -> bool:
     if not all(value.device.type == "cpu" for value in values):
-        return
-    if not any(bool((value.isnan() | (value == torch.inf)).any()) for value in values):
-        return
+        return False
+    return any(bool((value.isnan() | (value == torch.inf)).any()) for value in values)
+
+
+def _name_embeddings(pairs: "Pairs") -> None:
     for block in pairs.blocks:
         for what, rows in (("anchors", block.anchors), ("candidates", block.candidates)):
             wrong = ~rows.detach().isfinite().all(1)
@@ -32,7 +53,3 @@ def check_finite(pairs: "Pairs", *values: Tensor) -> None:
                     f"embeddings must be finite, got nan or inf in {int(wrong.sum())} of {len(rows)} {what}, "
                     f"the first in row {first}"
                 )
-    raise NonFiniteLossError(
-        f"scores must be finite, got nan or inf from finite embeddings; look at the parameters of "
-        f"{type(pairs.similarity).__name__}, and at embeddings too long for its products"
-    )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from .errors import IncompatibleError
-from .finite import check_finite
+from .finite import check_embeddings
 from .loss import Loss
 from .pairs import Pairs
 from .precision import full_precision
@@ -59,7 +59,7 @@ class Objective(nn.Module, ABC):
         with full_precision(pairs.anchors):
             loss: Loss = super().__call__(pairs)
         if isinstance(loss, Loss):
-            check_finite(pairs, *(term.sum for term in loss.terms))
+            check_embeddings(pairs, *(term.sum for term in loss.terms))
         return loss
 
     @abstractmethod

@@ -95,7 +95,7 @@ def steps(
 
         for view, encoded in enumerate(samples(slice(None))):
             for holder in (encoded, *encoded.streams.values()):
-                inside = elements(holder) if holder.dense is not None else None
+                inside = elements(replace(holder, streams={})) if holder.dense is not None else None
                 if inside is not None and inside.rows is not None and inside.groups is not None:
                     for sample, row in zip(inside.groups.tolist(), inside.rows, strict=True):
                         known.setdefault(_bytes(row), Row(number, sample, view, "dense"))

@@ -124,13 +124,13 @@ SCENES: dict[str, Callable[[], tuple[kt.Block, ...]]] = {
     "two labels, mirrored": lambda: mirrored(row=range(36), match=two(36, seed=3), a=36),
     "two labels": lambda: shared(keys(match=two(35, seed=3)), keys(match=two(39, seed=4)), 35, 39),
     "labels, samples and copies, mirrored": lambda: mirrored(
-        row=[*range(34), 0, 7], match=[-1, -1, *two(34, seed=3)], alias=[n % 18 for n in range(36)], a=36
+        row=[*range(38), 0, 7], match=[-1, -1, *two(38, seed=3)], alias=[n % 20 for n in range(40)], a=40
     ),
     "labels and samples": lambda: shared(
-        keys(row=range(35), match=[-1, -1, *two(33, seed=3)], alias=[n % 9 for n in range(35)]),
-        keys(row=range(30, 69), match=[-1, *two(38, seed=4)], alias=[-1, *(n % 30 for n in range(38))]),
-        35,
+        keys(row=range(39), match=[-1, -1, *two(37, seed=3)], alias=[n % 9 for n in range(39)]),
+        keys(row=range(30, 73), match=[-1, *two(42, seed=4)], alias=[-1, *(n % 30 for n in range(42))]),
         39,
+        43,
     ),
     "dense alias": lambda: shared(
         keys(match=range(35), alias=two(35, seed=3)), keys(match=range(39), alias=two(39, seed=4)), 35, 39

@@ -263,15 +263,23 @@ class Talks(NTXent):
         return {"queue_fill": 7.0, "embedding_std": 8.0, "loss": 9.0, "own": 10.0}
 
 
+class Beside(kt.Wrapper):
+    """A sampler that holds a second one."""
+
+    def __init__(self, inner: kt.PairSampler, other: kt.PairSampler) -> None:
+        super().__init__(inner)
+        self.other = other
+
+
 def test_what_several_modules_say_under_one_name_goes_behind_their_paths() -> None:
     inner = kt.Queue(kt.InBatch(), size=4)
-    method = _method(sampler=kt.Queue(inner, size=16), objective=Talks())
+    method = _method(sampler=Beside(inner, kt.Queue(kt.InBatch(), size=16)), objective=Talks())
     view = _view(_rows(8, 3), torch.arange(8))
     inner.commit([view])
     found = _numbers(diagnose(method, [view], taken=("loss",)))
     assert {name: value for name, value in found.items() if "/" in name or name == "own"} == {
-        "sampler/queue_fill": 0.0,
-        "sampler/queue_age": 0.0,
+        "sampler.other/queue_fill": 0.0,
+        "sampler.other/queue_age": 0.0,
         "sampler.inner/queue_fill": 1.0,
         "sampler.inner/queue_age": 1.0,
         "objectives.default/queue_fill": 7.0,
