@@ -18,6 +18,7 @@ from kontrast.pairs import Pairs
 
 SCOPES = {
     "equal groups": [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3],
+    "in two runs": [0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0],
     "mixed up": [2, 0, 1, 2, 1, 0, 0, 1, 2, 3, 3, 3],
     "unequal": [5, 5, 5, 5, 5, 1, 1, 2, 7, 7, 7, 7],
     "of three and four": [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, -1, -1],
