@@ -16,6 +16,8 @@ _VALUES = (bool, int, float, str, Enum, PurePath, NoneType, list, tuple, dict, s
 
 def parameters(make: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """Return the parameters of a factory by name, with annotations as types as far as they can be read."""
+    if isinstance(make, type) and getattr(make.__init__, "__module__", "") == "torch.nn.modules.module":  # type: ignore[misc]
+        return {}  # a module without an own one: torch's says that it takes anything, and takes nothing
     try:
         return inspect.signature(make, eval_str=True).parameters
     except (NameError, AttributeError, SyntaxError):  # names that are imported for type checkers alone

@@ -36,10 +36,9 @@ def load_encoder(encoder: nn.Module, path: str | Path) -> nn.Module:
         raise InvalidValueError(
             f"`path` must be a finished run's folder, its safetensors file or a checkpoint, and {file} is not there"
         )
-    if file.suffix == ".pt":
-        saved, module = _of_checkpoint(file), as_encoder(encoder)
-    else:
-        saved, module = _of_file(file), unwrapped(encoder)
+    checkpoint = file.suffix == ".pt"
+    saved = _of_checkpoint(file) if checkpoint else _of_file(file)
+    module: nn.Module = as_encoder(encoder) if checkpoint else unwrapped(encoder)
     own = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
     wrong = sorted(
         name

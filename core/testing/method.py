@@ -90,6 +90,7 @@ class MethodCase:
 
 
 def views_of(data: Data, augmenter: Augmenter, step: int, mine: slice) -> list[View]:
+    """Return the views of a part of a step's batch."""
     first = sum(BATCHES[:step])
     indices = (torch.arange(first, first + BATCHES[step]) % len(data))[mine]
     views: list[View] = augmenter(data.batch(indices), Draws(0))

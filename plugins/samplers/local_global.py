@@ -20,6 +20,9 @@ class LocalGlobal(PairSampler):
         Hjelm et al. 2019, arXiv:1808.06670 (local Deep InfoMax); Sun et al. 2020, arXiv:1908.01000 (InfoGraph).
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+
     @property
     def gives(self) -> Gives:
         """Negatives from two samples on."""

@@ -215,3 +215,12 @@ def test_the_records_of_ours_need_nothing_that_cannot_be_written_but_where_it_is
         if parameters(record.load())[entry].default is parameters(record.load())[entry].empty
     }
     assert needy == {("sampler", "guided-negatives")}
+
+
+def test_a_part_without_an_init_has_no_parameters() -> None:
+    class Mine(kt.PairSampler):
+        def pairs(self, encoded: Sequence[kt.Encoded]) -> list[kt.Pairs]:
+            return []
+
+    assert not parameters(Mine)
+    assert not no_options(Mine)
