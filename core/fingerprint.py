@@ -85,7 +85,7 @@ def _described(path: str, part: Any) -> Leaves:
         return {**about, path: _digest((torch.view_as_real(flat) if flat.is_complex() else flat).numpy().tobytes())}
     finite = flat.isfinite()
     values = flat.double().where(finite, 0.0)
-    place = torch.linspace(-1, 1, len(values), dtype=torch.float64)
+    place = torch.arange(len(values), dtype=torch.float64).sin()  # as good as random: no mirroring keeps the sum
     # The first is the scale that the others are held to.
     sketch = torch.stack([values.abs().mean(), values.mean(), (values * place).mean()]) if len(values) else values
     return {**about, f"{path}.missing": len(values) - int(finite.sum()), path: sketch}

@@ -23,6 +23,10 @@ def _random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+_IMAGES = torch.zeros(300, 1, 16, 16)
+_IMAGES[:, :, 4:12, 4:12] = _random(300, 1, 8, 8).abs()
+
+
 def _arrays(change: Callable[[Tensor], Tensor] = lambda x: x, labels: Any = None, groups: Any = None) -> kt.ArrayData:
     return kt.ArrayData(change(_random(50, 3, 5)), torch.arange(50) % 4 if labels is None else labels, groups)
 
@@ -60,6 +64,7 @@ def test_the_same_data_made_again_are_the_same(make: Callable[[], kt.Data]) -> N
         (_arrays(), _arrays(lambda x: x * 1.01), "`inputs` has other values"),
         (_arrays(), _arrays(lambda x: x.flip(0)), "`inputs` has other values"),
         (_arrays(), _arrays(lambda x: x.flip(2)), "`inputs` has other values"),
+        (kt.ArrayData(_IMAGES), kt.ArrayData(_IMAGES.flip(3)), "`inputs` has other values"),
         (_arrays(), _arrays(lambda x: x[:, :2]), r"`inputs.shape` is 'torch.float32 \[16, 3, 5\]' and .*\[16, 2, 5\]'"),
         (_arrays(), _arrays(lambda x: x.double()), "`inputs.shape` is 'torch.float32"),
         (_arrays(), _arrays(labels=torch.arange(50) // 13), "`labels` has other values"),
