@@ -3,13 +3,12 @@
     pip download autots --no-deps     # unzip; the package carries the series
     python benchmarks/forecast.py autots/datasets/data/traffic_hourly.zip [--seeds 3]
 
-Cars per hour on the Interstate 94 westbound near Minneapolis, 17,520 hours from October 2016 of which 104 are
-missing, from the UCI repository's "Metro Interstate Traffic Volume"; hours before a gap are left out. The first 60 %
-are for training, 20 % choose a ridge regression's penalty, the last 20 % judge. Standardised by the training part.
-TS2Vec with the paper's settings: dilated convolutions (10 blocks of 64, one to 320), 200 iterations of AdamW at 0.001
-on the training part, cut in four; the mean of the weights. All see the last 201 hours and nothing else, no calendar:
-the representation of the last hour, trained and as drawn, or the 201 values themselves. Beside them the value of the
-same hour a week before.
+Cars per hour on the Interstate 94 westbound 17,520 hours from October 2016 (104 are missing), from the
+UCI repository's "Metro Interstate Traffic Volume". The first 60 % are for training, 20 % choose a ridge regression's
+penalty, 20 % judge; hours before a gap are left out. Standardised by the training part. TS2Vec with the paper's
+settings: dilated convolutions (10 blocks of 64, one to 320), 200 iterations of AdamW at 0.001 on the training part, cut
+in four; the mean of the weights. All see the last 201 hours and nothing else, no calendar: the representation of the
+last hour, trained and as drawn, or the 201 values themselves. Beside them the value of the same hour a week before.
 """
 
 import argparse
