@@ -186,13 +186,13 @@ class Run:
             sync_batch_norms(self.method)
         self.optimizer = settings.build(self.method)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._observers = Observers(observers)  # refused before there is a folder
         self.folder = RunFolder(out, described if config is None else dict(config))
         self.checkpoints = None if out is None else Checkpoints(Path(out) / "checkpoints", keep_checkpoints)
         self._metrics = RunMetrics()
         self._identity = described
         self._fingerprint = {} if out is None else fingerprint(data, workers=workers)
         self.start = self._open(resume=resume == "auto", any_world=any_world)
-        self._observers = Observers(observers)
 
     @property
     def encoder(self) -> Encoder:

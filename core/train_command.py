@@ -12,7 +12,7 @@ from .augmenter import Augmenter
 from .data import Data, Splits
 from .distributed import join_processes, rank
 from .encoder import Encoder, as_encoder
-from .errors import IncompatibleError, InvalidValueError, UnknownNameError
+from .errors import IncompatibleError, InvalidValueError
 from .method import Method
 from .objective import Objective
 from .optim import OptimizerSettings
@@ -59,7 +59,9 @@ def train(given: list[str]) -> int:
                 "kontrast train METHOD --help"
             )
             return 0
-        raise UnknownNameError("method", "", known, hint="; write kontrast train METHOD ...")
+        raise InvalidValueError(
+            f"`kontrast train` needs a method, the first word behind it; installed: {', '.join(sorted(known))}"
+        )
     method_record = get_record(MethodRecord, names.chosen["method"])
     method_factory = method_record.load()
     adapter = _adapter(names.chosen.setdefault("adapter", "vision"))

@@ -117,8 +117,8 @@ def windows(recording: Any, length: int, step: int | None = None, *, recording_i
     if values.ndim != 2:
         raise kt.InvalidValueError(f"a recording must be [T] or [T, C], got {list(values.shape)}")
     step = length if step is None else step
-    if length < 2 or step < 1:
-        raise kt.InvalidValueError(f"`length` must be >= 2 and `step` >= 1, got {length} and {step}")
+    if not (isinstance(length, int) and isinstance(step, int)) or length < 2 or step < 1:
+        raise kt.InvalidValueError(f"`length` and `step` must be integers >= 2 and >= 1, got {length!r} and {step!r}")
     if len(values) < length:
         raise kt.InvalidValueError(f"a recording must be as long as a window, {length}, got {len(values)} steps")
     infinite = values.isinf().any(1)

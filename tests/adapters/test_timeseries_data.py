@@ -132,6 +132,8 @@ def test_a_series_that_cannot_be_taken_is_named_with_its_file(tmp_path: Path) ->
 def test_recordings_of_other_shapes_and_without_a_value_are_refused() -> None:
     with pytest.raises(kt.InvalidValueError, match=r"must be \[T\] or \[T, C\], got \[2, 3, 4\]"):
         timeseries.windows(torch.ones(2, 3, 4), 2)
+    with pytest.raises(kt.InvalidValueError, match=r"must be integers >= 2 and >= 1, got 2\.5 and 2\.5"):
+        timeseries.windows(torch.ones(9), 2.5)  # type: ignore[arg-type]
     with pytest.raises(kt.InvalidValueError, match="recording 3 is NaN throughout"):
         timeseries.windows(torch.full((9,), NAN), 2, recording_id=3)
     with pytest.raises(kt.InvalidValueError, match="recording 0 must be real numbers"):
