@@ -144,7 +144,7 @@ def gradient_on_2_processes(case: EncoderCase) -> None:
             module.p = 0.0
         elif isinstance(module, nn.MultiheadAttention):
             module.dropout = 0.0
-    # Twice, the second time with other weights: where equal rows stand before a ReLU, rounding decides its side, in one of
+    # Twice, then with other weights: where equal rows stand before a ReLU, rounding decides its side, in one of
     # the two perhaps; who forgets a rank does so in both.
     if not _found(case, encoder, samples):
         return
