@@ -329,6 +329,7 @@ def test_a_graphs_representation_depends_on_it_alone_and_not_on_the_order_of_nod
 
 
 @pytest.mark.usefixtures("gloo")
+@pytest.mark.slow
 def test_graphcl_passes_every_check_of_methods_on_graphs_on_two_and_three_processes_too() -> None:
     data = graph.graphs(items(24))
     data.x = data.x.double()

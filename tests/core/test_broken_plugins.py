@@ -277,6 +277,7 @@ def unlicensed():
 """
 
 
+@pytest.mark.slow
 def test_what_a_plugin_raises_when_a_run_is_watched_or_made_again_names_it(tmp_path: Path) -> None:
     site = tmp_path / "site"
     install(site, "parts", BROKEN_PARTS)

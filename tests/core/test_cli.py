@@ -184,7 +184,7 @@ def test_train_refuses_in_one_sentence(
     ids=lambda arguments: arguments[0],
 )
 def test_methods_of_every_domain_train(arguments: list[str], tmp_path: Path) -> None:
-    assert main(["train", *arguments, "--batch_size", "60", "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
+    assert main(["train", *arguments, "--batch_size", "60", "--steps", "2", "--out", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "encoder.safetensors").is_file()
 
 

@@ -56,6 +56,7 @@ def test_when_one_process_is_killed_the_other_ends_by_itself_names_it_and_the_re
     assert max(found["survived"]) < 60
 
 
+@pytest.mark.slow
 def test_a_run_with_loader_workers_and_gradient_caching_is_killed_and_ends_the_same(tmp_path: Path) -> None:
     _killed(tmp_path, 2, 3, "loaded")
 

@@ -408,5 +408,7 @@ def test_what_an_objective_finds_in_its_embeddings_gets_its_step_and_the_last_ch
 
 def test_an_unknown_observer_is_refused_before_there_is_a_folder(tmp_path: Path) -> None:
     with pytest.raises(kt.UnknownNameError, match="no observer `progres`; did you mean `progress`"):
-        kt.Run(_method(Looks()), _data(), augmenter=Jitter(), out=tmp_path / "run", observers=("progres",))
+        kt.Run(
+            _method(Looks()), _data(), augmenter=Jitter(), batch_size=8, out=tmp_path / "run", observers=("progres",)
+        )
     assert not (tmp_path / "run").exists()

@@ -47,6 +47,7 @@ def test_graphcl_runs_without_arguments_beats_the_encoder_as_drawn_and_ends_with
     assert (tmp_path / "runs" / "graphcl" / "ba2motifs-0" / "embedding.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_graphcl_under_torchrun(tmp_path: Path) -> None:
     (tmp_path / "data" / "TINY").mkdir(parents=True)
     graphs = ["3 0\n0 1 1\n0 2 0 2\n1 1 1", "2 1\n1 1 1\n0 1 0"] * 20
@@ -66,6 +67,7 @@ def test_the_demo_wins_clearly(tmp_path: Path) -> None:
         assert 100 - table["trained encoder"][column] < baseline / 3
 
 
+@pytest.mark.slow
 def test_the_same_script_under_torchrun_gives_one_table(tmp_path: Path) -> None:
     torchrun = (sys.executable, "-P", "-m", "torch.distributed.run")
     script = str(EXAMPLES / "simclr.py")

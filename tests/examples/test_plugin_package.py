@@ -103,6 +103,7 @@ def test_it_is_listed_with_all_that_it_provides_without_torch(used: tuple[Path, 
     assert said["torch after"] is False  # after the first command, the listing
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(used: tuple[Path, dict[str, Any]]) -> None:
     folder, said = used
     assert said["one"].splitlines()[-1].startswith("loss ")
