@@ -88,7 +88,7 @@ def _live(stack: Stack, values: Tensor, padding: float) -> Tensor:
 
 def _shifted(spec: "Exponentials", weights: list[Tensor], whole: list[Tensor], shift: Tensor | float) -> list[Tensor]:
     """Return each row's weight in front of 2^(power x (logit - shift)), [G, n]; a row of nothing has none."""
-    off = shift if isinstance(shift, float) else shift[:, :, 0]
+    off = shift[:, :, 0] if isinstance(shift, Tensor) else shift
     return [
         torch.where(log_sum > -torch.inf, weight * (power * off - log_sum).exp2(), 0.0)
         for power, weight, log_sum in zip(spec.powers, weights, whole, strict=True)

@@ -81,7 +81,7 @@ def _at_once(
     assert shift is not None
     sums, kept = [rows.new_zeros(rows.shape[:2]) for _ in spec.powers], []
     for part, logits in tiles:
-        raised = spec.raised(logits, shift if isinstance(shift, float) else shift[:, part.rows])
+        raised = spec.raised(logits, shift[:, part.rows] if isinstance(shift, Tensor) else shift)
         for p, tile in enumerate(raised):
             for where, dim in _sides_of(spec, part):
                 sums[p][:, where] += tile.sum(dim)
@@ -89,7 +89,7 @@ def _at_once(
                 weighted[p][:, part.rows].baddbmm_(tile, columns[:, part.columns])
         if keep:
             kept += raised
-    return sums, shift if isinstance(shift, float) else shift[:, :, 0], kept
+    return sums, shift[:, :, 0] if isinstance(shift, Tensor) else shift, kept
 
 
 def _running(

@@ -124,11 +124,11 @@ SCENES: dict[str, Callable[[], tuple[kt.Block, ...]]] = {
     "two labels, mirrored": lambda: mirrored(row=range(36), match=two(36, seed=3), a=36),
     "two labels": lambda: shared(keys(match=two(35, seed=3)), keys(match=two(39, seed=4)), 35, 39),
     "labels, samples and copies, mirrored": lambda: mirrored(
-        row=[*range(38), 0, 7], match=[-1, -1, *two(38, seed=3)], alias=[n % 20 for n in range(40)], a=40
+        row=[*range(38), 0, 7], match=[-1, -1, *two(38, seed=3).tolist()], alias=[n % 20 for n in range(40)], a=40
     ),
     "labels and samples": lambda: shared(
-        keys(row=range(39), match=[-1, -1, *two(37, seed=3)], alias=[n % 9 for n in range(39)]),
-        keys(row=range(30, 73), match=[-1, *two(42, seed=4)], alias=[-1, *(n % 30 for n in range(42))]),
+        keys(row=range(39), match=[-1, -1, *two(37, seed=3).tolist()], alias=[n % 9 for n in range(39)]),
+        keys(row=range(30, 73), match=[-1, *two(42, seed=4).tolist()], alias=[-1, *(n % 30 for n in range(42))]),
         39,
         43,
     ),

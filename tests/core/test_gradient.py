@@ -239,8 +239,9 @@ def _peak(method: kt.Method, batch: int, micro: int) -> int:
     method.zero_grad(set_to_none=True)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         backward(step, method, parts, "cache")
-    assert profile.profiler is not None
-    changes: list[int] = [e.nbytes() for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    profiler: Any = profile.profiler  # torch does not say all of its type
+    events = profiler.kineto_results.events()
+    changes: list[int] = [event.nbytes() for event in events if event.name() == "[memory]"]
     return max(accumulate(changes))
 
 
