@@ -15,8 +15,9 @@ def tile_entries(like: Tensor, elsewhere: Mapping[str, int]) -> int:
 
     Args:
         like: of the tile's dtype.
-        elsewhere: numbers by type of device, for those that do not say how large their cache is.
+        elsewhere: numbers by type of device, for those that do not say how large their cache is, with one thread.
     """
     if like.device.type != "cuda":
-        return elsewhere[like.device.type]
+        # Every operation ends in a wait for the slowest thread: larger tiles have fewer, for some misses of the cache.
+        return elsewhere[like.device.type] * (4 if torch.get_num_threads() > 1 else 1)
     return max(1 << 16, int(torch.cuda.get_device_properties(like.device).L2_cache_size) // (4 * like.element_size()))

@@ -25,7 +25,7 @@ from .stacks import Part, Plan, Stack, plan
 
 __all__ = ["Exponentials"]
 
-# Scores in a tile. A tile of float32 and its copy stay in a core's second-level cache.
+# Scores in a tile of one thread. A tile of float32 and its copy stay in a core's second-level cache.
 ENTRIES = {"cpu": 1 << 18}
 # Scores in a stack of groups.
 STACKED = {"cpu": 1 << 20}
