@@ -33,7 +33,7 @@ from .run import Run
 from .run_checks import check_seed
 from .same_plugins import check_same_plugins
 from .sampler import PairSampler
-from .train_options import CHOICES, Factory, Names, inner_key, parse, read_names
+from .train_options import CHOICES, Factory, Names, inner_key, parse, read_names, refuse_unknown
 
 __all__ = ["look_at", "train"]
 
@@ -59,6 +59,8 @@ def train(given: list[str]) -> int:
                 "kontrast train METHOD --help"
             )
             return 0
+        # What belongs to a part of the method (`--method.temperature`) cannot be judged without it.
+        refuse_unknown([token for token in names.rest if "." not in token.split("=")[0]], parameters(Run))
         raise InvalidValueError(
             f"`kontrast train` needs a method, the first word behind it; installed: {', '.join(sorted(known))}"
         )

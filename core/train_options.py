@@ -8,7 +8,7 @@ import argparse
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from .getters import get_recipe
 from .option_types import parameters
 from .run import Run
 
-__all__ = ["CHOICES", "Factory", "Names", "inner_key", "parse", "read_names"]
+__all__ = ["CHOICES", "Factory", "Names", "inner_key", "parse", "read_names", "refuse_unknown"]
 
 CHOICES = ("method", "adapter", "data", "encoder", "augmenter", "optimizer", "sampler", "objective")
 
@@ -154,17 +154,25 @@ def parse(names: Names, factories: Mapping[str, Factory]) -> Namespace:
         parser.set_defaults(from_file)
     # As words, not as defaults, which are not held to their types.
     words = [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in from_file.items()]
-    inner = (inner_key(level) for level in range(1, len(names.inner) + 2))
-    options = {f"--{name}" for name in (*known, *CHOICES[1:], *inner, "config", "print-config", "recipe", "help")}
-    for token in names.rest:
-        option = token.split("=")[0]
-        if option.startswith("--") and option not in options:
-            raise UnknownNameError("option", option, options)
+    refuse_unknown(names.rest, {*known, *(inner_key(level) for level in range(1, len(names.inner) + 2))})
     try:
         parsed: Namespace = parser.parse_args([*words, *names.rest])
     except (ArgumentError, argparse.ArgumentError) as error:
         raise InvalidValueError(f"{_sentence(error)} (see kontrast train {names.chosen['method']} --help)") from error
     return parsed
+
+
+def refuse_unknown(given: Sequence[str], known: Iterable[str]) -> None:
+    """Refuse an option that is neither among `known` nor one of the first reading.
+
+    Raises:
+        UnknownNameError: near names are offered.
+    """
+    options = {f"--{name}" for name in (*known, *CHOICES[1:], "config", "print-config", "recipe", "help")}
+    for token in given:
+        option = token.split("=")[0]
+        if option.startswith("--") and option not in options:
+            raise UnknownNameError("option", option, options)
 
 
 _INNER = re.compile(r"--sampler((?:\.inner)+)(?:=|$)")

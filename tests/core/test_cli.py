@@ -154,6 +154,7 @@ def test_train_writes_a_run_with_what_was_asked(tmp_path: Path, capsys: pytest.C
         ("simclr", "`--out` must be given (see kontrast train simclr --help)"),
         ("simclr --out x --warmup_epochs nan", "`--warmup_epochs` must be of type float or null, got nan (see"),
         ("", "`kontrast train` needs a method, the first word behind it; installed: byol, "),
+        ("--method.temperature 1 --epochs 3 --out x", "`kontrast train` needs a method, the first word behind it"),
     ],
 )
 def test_train_refuses_in_one_sentence(

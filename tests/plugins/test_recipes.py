@@ -96,7 +96,7 @@ def test_what_is_written_stands_above_the_recipe(capsys: pytest.CaptureFixture[s
     [
         ("--recipe simclr-digit", "no recipe `simclr-digit`; did you mean `simclr-digits`"),
         ("--recipe simclr-digits --config x.yaml", "`--config` and `--recipe` must not be given together"),
-        ("--recip simclr-digits", "no method ``"),
+        ("--recip simclr-digits", "no option `--recip`; did you mean `--recipe`"),
     ],
 )
 def test_what_is_refused(arguments: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
