@@ -5,6 +5,7 @@ Shapes: B samples, M rows of a view.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from kontrast import (
     EncoderRecord,
     InvalidValueError,
     Loss,
+    Splits,
     View,
     as_encoder,
     get_record,
@@ -112,10 +114,10 @@ def data_of(
     """
     if data is not None:
         return data, {}
-    adapter = _home(kind, subject)
-    if adapter is None:
+    home = _home(kind, subject)
+    if home is None:
         raise InvalidValueError("`data` must be samples that it reads, got none; write data=kontrast.ArrayData(...)")
-    splits = adapter.load(adapter.default_data)
+    splits = _default_splits(home)
     return splits.train, splits.about
 
 
@@ -124,7 +126,7 @@ def default_augmenter(subject: Any, about: Mapping[str, Any]) -> Augmenter | Non
     home = _home(EncoderRecord, subject)
     if home is None:
         return None
-    augmenter: Augmenter = made_for(AugmenterRecord, home.default_augmenter, about)
+    augmenter: Augmenter = made_for(AugmenterRecord, home.load()().default_augmenter, about)
     return augmenter
 
 
@@ -133,8 +135,8 @@ def default_encoder(subject: Any) -> Encoder | None:
     home = _home(AugmenterRecord, subject)
     if home is None:
         return None
-    about = home.load(home.default_data).about
-    return as_encoder(made_for(EncoderRecord, home.default_encoder, about)).eval()
+    about = _default_splits(home).about
+    return as_encoder(made_for(EncoderRecord, home.load()().default_encoder, about)).eval()
 
 
 def made_for(kind: type[EncoderRecord] | type[AugmenterRecord], name: str, about: Mapping[str, Any]) -> Any:
@@ -144,12 +146,15 @@ def made_for(kind: type[EncoderRecord] | type[AugmenterRecord], name: str, about
     return record.load()(**{name: value for name, value in about.items() if name in parameters})
 
 
-def _home(kind: type[EncoderRecord] | type[AugmenterRecord], subject: Any) -> Adapter | None:
+def _home(kind: type[EncoderRecord] | type[AugmenterRecord], subject: Any) -> AdapterRecord | None:
     home = get_record(kind, subject).adapter if isinstance(subject, str) else ""
-    if not home:
-        return None
-    adapter: Adapter = get_record(AdapterRecord, home).load()()
-    return adapter
+    return get_record(AdapterRecord, home) if home else None
+
+
+@cache  # a domain's data may take seconds, and are asked for by the checks of each of its parts
+def _default_splits(home: AdapterRecord) -> Splits[Data]:
+    adapter: Adapter = home.load()()
+    return adapter.load(adapter.default_data)
 
 
 def taken(inputs: Any, rows: Tensor) -> Any:
