@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import torch
 from contrast_cuda import show_cuda
@@ -23,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import kontrast as kt
-from kontrast.plugins.objectives import InfoNCE, NTXent, SupCon
+from kontrast.plugins.objectives import DCL, InfoNCE, NTXent, SupCon
 
 D, TEMPERATURE = 128, 0.5
 Way = Callable[[], None]
@@ -75,26 +74,32 @@ def dense_nt_xent(n: int) -> Way:
     return way
 
 
-def sup_con(n: int, *, dense: bool, form: Literal["out", "in"] = "out", classes: int = 10) -> Way:
-    """Return SupCon of n pairs with labels, by the engine or over the masked 2n x 2n matrix (L_out)."""
-    rows, labels = unit(2 * n), torch.arange(n) % classes
-    sampler, objective = kt.InBatch(match="labels"), SupCon(TEMPERATURE, form)
+def with_labels(n: int, objective: kt.Objective, classes: int = 10) -> Way:
+    """Return an objective's step on n pairs with labels, by the engine."""
+    rows, labels, sampler = unit(2 * n), torch.arange(n) % classes, kt.InBatch(match="labels")
 
-    def ours() -> None:
+    def step() -> None:
         first, second = rows[:n].clone().requires_grad_(), rows[n:].clone().requires_grad_()
         (pairs,) = sampler.pairs(kt.embedded(first, second, labels=labels))
         objective(pairs).reduced().backward.backward()
 
-    def by_hand() -> None:
+    return step
+
+
+def dense_with_labels(n: int, *, told_apart: bool, classes: int = 10) -> Way:
+    """Return the step over the masked 2n x 2n matrix: SupCon (L_out), or InfoNCE against negatives alone."""
+    rows, labels = unit(2 * n), torch.arange(n) % classes
+
+    def step() -> None:
         first, second = rows[:n].clone().requires_grad_(), rows[n:].clone().requires_grad_()
         z = F.normalize(torch.cat([first, second]))
-        own = torch.eye(2 * n, dtype=torch.bool)
-        logits = (z @ z.T / TEMPERATURE).masked_fill(own, -torch.inf)
-        positive = (labels.repeat(2)[:, None] == labels.repeat(2)) & ~own
-        log_shares = logits - logits.logsumexp(1, keepdim=True)
-        (-torch.where(positive, log_shares, 0.0).sum(1) / positive.sum(1)).mean().backward()
+        own, equal = torch.eye(2 * n, dtype=torch.bool), labels.repeat(2)[:, None] == labels.repeat(2)
+        logits, positive = z @ z.T / TEMPERATURE, equal & ~own
+        against = logits.masked_fill(equal if told_apart else own, -torch.inf).logsumexp(1, keepdim=True)
+        losses = F.softplus(against - logits) if told_apart else against - logits
+        (torch.where(positive, losses, 0.0).sum(1) / positive.sum(1)).mean().backward()
 
-    return by_hand if dense else ours
+    return step
 
 
 def one_way(n: int, *, dense: bool) -> Way:
@@ -204,11 +209,19 @@ def show_one_way() -> None:
 
 
 def show_labels() -> None:
-    """SupCon with ten classes: every tenth pair is a positive."""
-    ways = {"dense": sup_con(2048, dense=True), **{f: sup_con(2048, dense=False, form=f) for f in ("out", "in")}}
-    best = fastest(ways, 5)
-    for form in ("out", "in"):
-        line(f"SupCon L_{form}, ten classes / dense L_out, N = 2048", f"{best[form] / best['dense']:.3f}", "")
+    """Ten classes: every tenth pair is a positive."""
+    dense = {"SupCon": dense_with_labels(2048, told_apart=False), "InfoNCE": dense_with_labels(2048, told_apart=True)}
+    objectives = {
+        "L_out": (SupCon(TEMPERATURE), "SupCon"),
+        "L_in": (SupCon(TEMPERATURE, "in"), "SupCon"),
+        "InfoNCE": (InfoNCE(TEMPERATURE), "InfoNCE"),
+        "DCL": (DCL(TEMPERATURE), "InfoNCE"),
+    }
+    ours = {name: with_labels(2048, objective) for name, (objective, _) in objectives.items()}
+    best = fastest({**{f"dense {name}": way for name, way in dense.items()}, **ours}, 4)
+    for name, (_, peer) in objectives.items():
+        ratio = best[name] / best[f"dense {peer}"]
+        line(f"{name}, ten classes / dense {peer}, N = 2048", f"{ratio:.3f}", "")
 
 
 def show_queue() -> None:

@@ -4,7 +4,7 @@ Shapes: A anchors, C candidates, K candidates of one anchor (with an index), P p
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -147,6 +147,19 @@ class Block:
         if not self.positives or ours is None or theirs is None:
             return 0
         return int(equals(ours, theirs).sum())
+
+    def of_matches(self) -> "Block":
+        """Return the block with each anchor in a scope with what carries its match key: its positives, and little else.
+
+        With an index, whose slots are an anchor's own, the block itself.
+        """
+        ours, theirs = self.anchor_keys, self.candidate_keys
+        if self.index is not None or ours.match is None or theirs.match is None:
+            return self
+        first, second = ours.match, theirs.match
+        if ours.scope is not None and theirs.scope is not None:
+            first, second = key(ours.scope, first), key(theirs.scope, second)
+        return replace(self, anchor_keys=replace(ours, scope=first), candidate_keys=replace(theirs, scope=second))
 
     def positive_index(self) -> tuple[Tensor, Tensor]:
         """Return the positives as (anchor [P], candidate [P]), in order of anchors."""

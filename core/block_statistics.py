@@ -3,8 +3,8 @@
 Shapes: A anchors, C candidates of a block (or slots, with an index), P positive pairs.
 """
 
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -94,11 +94,16 @@ class BlockStatistics:
         """The sum of the positives' logits, [A]."""
         if self.labelled is None:
             return self.measured.sums.positive_sum
-        function = partial(self.labelled.positive_sums, self.block)
+        function = self.labelled.positive_sums
         (sums,) = precisely(
             lambda a, c: (function(a, c),), (self.prepared.anchors(self.block), self.prepared.candidates(self.block))
         )
         return sums * self.inverse_temperature
+
+    @property
+    def positives(self) -> tuple[Tensor, Tensor] | None:
+        """The positives' logits, as (anchor [P], logit [P]), where those are listed."""
+        return None if self.labelled is not None else self.measured.positives
 
     @cached_property
     def positive_logsumexp(self) -> Tensor:
@@ -111,10 +116,19 @@ class BlockStatistics:
         return self.exponentials((1.0,), self.labelled.unmatched, (ours, theirs)).log_sums()[0][0]
 
     @cached_property
+    def negative(self) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The log-sum-exp over the negatives for each power, [A] each, and the log of the sum of their weights, [A]."""
+        if self.labelled is None:
+            return self.measured.sums.negative, self.measured.sums.weight
+        spec = replace(self.exponentials(self.powers, self.labelled.ignored, None), labels=self.labelled.labels)
+        sums, _ = spec.log_sums()
+        return sums.unbind(0), self.labelled.negatives.to(sums.dtype).log()
+
+    @cached_property
     def logsumexp(self) -> Tensor:
         """The log-sum-exp over everything compared, without hardness, [A]."""
         if self.labelled is None:
-            return log_add(self.positive_logsumexp, self.measured.sums.negative[0])
+            return log_add(self.positive_logsumexp, self.negative[0][0])
         return self.exponentials((1.0,), self.labelled.ignored, None).log_sums()[0][0]
 
     def exponentials(

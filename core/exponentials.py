@@ -51,6 +51,7 @@ class Exponentials:
         excepted: (anchor [E], candidate [E]) that are no negatives.
         bounded: no |product| passes this; None: unknown.
         scopes: int64 [A] and [C], outside of which nothing is excepted; None: every anchor meets every candidate.
+        labels: int32 [A] and [C]; pairs whose labels are equal are no negatives either. None: there are no labels.
     """
 
     anchors: Tensor
@@ -60,6 +61,7 @@ class Exponentials:
     excepted: tuple[Tensor, Tensor]
     bounded: float | None
     scopes: tuple[Tensor, Tensor] | None = None
+    labels: tuple[Tensor, Tensor] | None = None
 
     def log_sums(self) -> tuple[Tensor, Tensor]:
         """Return the log-sums [P, A], -inf where an anchor has no negative, and the excepted pairs' logits [E]."""
@@ -136,6 +138,9 @@ class Exponentials:
                 if excepted is not None:
                     excepted[part.number] = flat[part.place]
                 flat.index_fill_(0, part.place, -torch.inf)
+            if self.labels is not None:
+                ours, theirs = stack.rows.read(self.labels[0]), stack.columns.read(self.labels[1])
+                logits.masked_fill_(ours[:, part.rows, None] == theirs[:, None, part.columns], -torch.inf)
             for live, where, dim in ((stack.rows.live, part.rows, 2), (stack.columns.live, part.columns, 1)):
                 if live is not None:
                     logits.masked_fill_(~live[:, where].unsqueeze(dim), -torch.inf)

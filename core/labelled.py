@@ -2,7 +2,7 @@
 
 With ten labels every tenth pair is a positive: too many to be listed, and a comparison of keys in every tile costs more
 than the products. What an anchor is compared with is all but a few; the sum over its positives is one product with the
-sum of the rows that carry its key.
+sum of the rows that carry its key. Where negatives are wanted by themselves, keys are compared as small numbers.
 
 Shapes: A anchors, C candidates, D embedding size, E pairs, L different keys.
 """
@@ -26,25 +26,25 @@ class Labelled:
     Args:
         ignored: (anchor [E], candidate [E]) that are neither positives nor negatives.
         unmatched: those of them whose match keys are equal, which are no positives.
+        labels: the match keys of anchors [A] and candidates [C], int32 in [0, L); -1, which equals nothing, is L of an
+            anchor and L + 1 of a candidate.
+        different: L.
         positives: how many each anchor has, int64 [A].
         negatives: likewise.
     """
 
     ignored: tuple[Tensor, Tensor]
     unmatched: tuple[Tensor, Tensor]
+    labels: tuple[Tensor, Tensor]
+    different: int
     positives: Tensor
     negatives: Tensor
 
-    def positive_sums(self, block: Block, anchors: Tensor, candidates: Tensor) -> Tensor:
+    def positive_sums(self, anchors: Tensor, candidates: Tensor) -> Tensor:
         """Return for each prepared anchor [A, D] the sum of its products with its positives among [C, D], [A]."""
-        ours, theirs = block.anchor_keys.match, block.candidate_keys.match
-        assert ours is not None
-        assert theirs is not None
-        values, at = torch.unique(torch.cat([ours, theirs]), return_inverse=True)
-        first, second = at.split([len(ours), len(theirs)])
-        sums = candidates.new_zeros(len(values), candidates.shape[1]).index_add(0, second, candidates)
-        sums = torch.where((values == -1)[:, None], 0.0, sums)
-        products = torch.einsum("ad,ad->a", anchors, sums[first])
+        ours, theirs = self.labels
+        sums = candidates.new_zeros(self.different + 2, candidates.shape[1]).index_add(0, theirs, candidates)
+        products = torch.einsum("ad,ad->a", anchors, sums[ours])
         anchor, candidate = self.unmatched
         extra = torch.einsum("ed,ed->e", anchors[anchor], candidates[candidate])
         return products.index_add(0, anchor, extra, alpha=-1)
@@ -82,7 +82,16 @@ def labelled(block: Block) -> Labelled | None:
     count = len(block.anchors)
     positives = equals(ours.match, theirs.match) - torch.bincount(unmatched[0], minlength=count)
     negatives = len(block.candidates) - torch.bincount(ignored[0], minlength=count) - positives
-    return Labelled(ignored, unmatched, positives, negatives)
+    labels, different = _numbered(ours.match, theirs.match)
+    return Labelled(ignored, unmatched, labels, different, positives, negatives)
+
+
+def _numbered(ours: Tensor, theirs: Tensor) -> tuple[tuple[Tensor, Tensor], int]:
+    values, at = torch.unique(torch.cat([ours, theirs]), return_inverse=True)
+    sides = []
+    for n, (match, number) in enumerate(zip((ours, theirs), at.split([len(ours), len(theirs)]), strict=True)):
+        sides.append(torch.where(match == -1, len(values) + n, number).to(torch.int32))
+    return (sides[0], sides[1]), len(values)
 
 
 def _equal(ours: Tensor, theirs: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:

@@ -56,10 +56,10 @@ class RowStatistics:
         """The same over the negatives; where the sampler asks for it, of the hard or debiased estimate of that sum."""
         pairs = self._pairs
         with full_precision(pairs.anchors):
-            sums = [part.measured.sums for part in self._parts]
-            powers = [_log_added(list(power)) for power in zip(*(part.negative for part in sums), strict=True)]
+            sums, weights = zip(*(part.negative for part in self._parts), strict=True)
+            powers = [_log_added(list(power)) for power in zip(*sums, strict=True)]
             check_finite(pairs, *powers)
-            weight = _log_added([part.weight for part in sums])
+            weight = _log_added(list(weights))
             inverse_temperature = self._parts[0].inverse_temperature
             return reweighted(pairs, powers, weight, self.positive_logsumexp, self.positive_count, inverse_temperature)
 
@@ -83,9 +83,7 @@ class RowStatistics:
         """
         with full_precision(self._pairs.anchors):
             measure = SumOf(function, "positive", self._parts[0].inverse_temperature)
-            parts = [
-                block_sums(part.prepared, measure, part.block, part.measured.positives, offset) for part in self._parts
-            ]
+            parts = [block_sums(part.prepared, measure, part.block, part.positives, offset) for part in self._parts]
         return torch.stack(parts).sum(0)
 
 

@@ -146,7 +146,8 @@ def block_sums(
     if not (block.positives if measure.of == "positive" else block.negatives):
         return block.anchors.new_zeros(len(block.anchors), dtype=dtype)
     if listed is None:
-        (part,) = prepared.walk(block).measured(measure, offset)
+        walked = block.of_matches() if measure.of == "positive" else block
+        (part,) = prepared.walk(walked).measured(measure, offset)
         return part
     anchor, logits = listed
     values = measure.function(logits if offset is None else logits - offset[anchor])
