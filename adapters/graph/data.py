@@ -10,7 +10,8 @@ from torch import Tensor
 from torch_geometric.data import Data as Graph
 
 import kontrast as kt
-from kontrast.adapters.graph.batch import columns, graph_batch, offsets, ranges
+from kontrast.adapters.graph.arrays import array, columns, numbers, offsets, ranges, repeat, tensor
+from kontrast.adapters.graph.batch import graph_batch
 
 __all__ = ["GraphData", "graphs"]
 
@@ -43,13 +44,16 @@ class GraphData:
 
     def batch(self, indices: Tensor) -> kt.Batch:
         """Return the graphs at `indices`, int64 [B], as a torch_geometric Batch; a graph's id is its index."""
-        counts, edges = self.num_nodes.index_select(0, indices), self.num_edges.index_select(0, indices)
-        first, ptr = self._first_node.index_select(0, indices), offsets(counts)
-        nodes = ranges(first, counts)
-        edge_index = columns(self.edge_index, ranges(self._first_edge.index_select(0, indices), edges))
-        edge_index += torch.repeat_interleave(ptr[:-1] - first, edges, output_size=edge_index.shape[1])
+        at = array(indices)
+        counts, edges = array(self.num_nodes)[at], array(self.num_edges)[at]
+        first, ptr = array(self._first_node)[at], offsets(counts)
+        nodes = tensor(ranges(first, counts))
+        edge_index = columns(array(self.edge_index), ranges(array(self._first_edge)[at], edges))
+        edge_index += repeat(ptr[:-1] - first, edges)
+        owner = tensor(repeat(numbers(len(at), at), counts))
         labels = None if self.labels is None else self.labels.index_select(0, indices)
-        return kt.Batch(graph_batch(self.x.index_select(0, nodes), edge_index, counts, ptr=ptr), indices, labels)
+        made = graph_batch(self.x.index_select(0, nodes), tensor(edge_index), owner, tensor(ptr))
+        return kt.Batch(made, indices, labels)
 
 
 def graphs(items: Sequence[Graph], labels: Tensor | None = None, *, undirected: bool = True) -> GraphData:

@@ -3,21 +3,25 @@
 Shapes: B graphs, N nodes, E directed edges, K new edges.
 """
 
-import torch
 from torch import Tensor
 
 import kontrast as kt
-from kontrast.adapters.graph.batch import (
-    GraphBatch,
+from kontrast.adapters.graph.arrays import (
+    Array,
     columns,
-    edge_owner,
+    library,
     lowest,
+    numbers,
     offsets,
     ranges,
+    repeat,
     seen_before,
+    tensor,
     true_at,
+    zeros,
 )
-from kontrast.adapters.graph.chance import part_of, per_edge, share
+from kontrast.adapters.graph.batch import Flat, GraphBatch
+from kontrast.adapters.graph.chance import part_of, per_edge, per_element, share
 from kontrast.adapters.graph.edit import Edit, GraphTransform
 
 __all__ = ["EdgePerturbation"]
@@ -49,57 +53,56 @@ class EdgePerturbation(GraphTransform):
 
     def edit(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int) -> Edit:
         """Exchange floor(ratio x edges) edges of each graph; self-loops stay."""
-        start, end = graphs.edge_index
+        flat = Flat.of(graphs, ids)
+        xp = library(flat.start)
         # A self-loop is nobody's edge: it gets an owner beyond the graphs, of whose edges none is wanted.
-        owner = edge_owner(graphs).masked_fill_(start == end, len(ids))
-        bits = per_edge(graphs, ids, draws, view, EDGES, undirected=self.undirected)
-        directions = 2 if self.undirected else 1
+        owner = xp.where(flat.start == flat.end, len(flat.ids), flat.edge_owner)
+        bits = per_edge(flat, draws, view, EDGES, undirected=self.undirected)
         if self.undirected:
-            _check_undirected(graphs, owner, bits, ids)
-        edges = torch.bincount(owner, minlength=len(ids) + 1)[:-1] // directions
+            _check_undirected(flat, bits)
+        directions = 2 if self.undirected else 1
+        edges = xp.bincount(owner, minlength=len(flat.ids) + 1) // directions
+        edges[-1] = 0
         leaving = part_of(edges, self.ratio)
         # Both directions of an undirected edge have one rank, so they go together.
-        gone = lowest(owner, bits, torch.cat([directions * leaving, leaving.new_zeros(1)]))
-        new = self._new_edges(graphs, ids, draws, view, leaving, edges) if self.add else None
-        return Edit(edges=~gone, new_edges=new)
+        gone = lowest(owner, bits, directions * leaving)
+        new = self._new_edges(flat, draws, view, leaving[:-1], edges[:-1]) if self.add else None
+        return Edit(edges=tensor(~gone), new_edges=None if new is None else tensor(new))
 
-    def _new_edges(
-        self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int, wanted: Tensor, edges: Tensor
-    ) -> Tensor:
-        counts = graphs.ptr.diff()
-        pairs = counts * (counts - 1) // (2 if self.undirected else 1)
-        room = (pairs - edges).clamp_(min=0)
-        wanted = torch.minimum(wanted, room)
+    def _new_edges(self, flat: Flat, draws: kt.Draws, view: int, wanted: Array, edges: Array) -> Array:
+        xp = library(wanted)
+        pairs = flat.counts * (flat.counts - 1) // (2 if self.undirected else 1)
+        room = (pairs - edges).clip(0)
+        wanted = xp.minimum(wanted, room)
         # So many that three of them are right for each that is wanted, on average.
-        drawn = wanted * (3 * pairs / room.clamp(min=1)).ceil_().clamp_(max=MOST_CANDIDATES).long()
-        owner = torch.repeat_interleave(drawn)
-        number = ranges(torch.zeros_like(drawn), drawn)
-        first, counts = graphs.ptr[:-1].index_select(0, owner), counts.index_select(0, owner)
+        drawn = wanted * -(-3 * pairs // room.clip(1)).clip(-MOST_CANDIDATES)
+        owner = repeat(numbers(len(drawn), drawn), drawn)
+        number = ranges(zeros(len(drawn), drawn), drawn)
+        first, counts = flat.ptr[owner], flat.counts[owner]
         one, step = (
-            draws.bits(ids, owner, 2 * number + side, view=view, stream=NEW_EDGES) * (counts - side) >> 40
+            per_element(flat.ids, owner, 2 * number + side, draws, view, NEW_EDGES) * (counts - side) >> 40
             for side in (0, 1)
         )
         other = (one + step + 1) % counts
         if self.undirected:
-            one, other = torch.minimum(one, other), torch.maximum(one, other)
-        start, end = one + first, other + first
-        nodes = len(graphs.batch)
-        taken = graphs.edge_index[0] * nodes + graphs.edge_index[1]
-        right = ~seen_before(torch.cat([taken, start * nodes + end]))[len(taken) :]
-        before = offsets(right.long())
-        right &= before[1:] - before.index_select(0, offsets(drawn)[:-1].index_select(0, owner)) <= wanted[owner]
-        new = columns(torch.stack([start, end]), true_at(right))
-        return torch.cat([new, new.flip(0)], 1) if self.undirected else new
+            one, other = xp.minimum(one, other), xp.maximum(one, other)
+        new = xp.stack((one + first, other + first))
+        nodes = len(flat.owner)
+        taken = flat.start * nodes + flat.end
+        right = ~seen_before(xp.concatenate((taken, new[0] * nodes + new[1])))[len(taken) :]
+        before = offsets(xp.asarray(right, dtype=xp.int64))
+        right &= before[1:] - before[offsets(drawn)[owner]] <= wanted[owner]
+        new = columns(new, true_at(right))
+        return xp.concatenate((new, xp.flip(new, (0,))), 1) if self.undirected else new
 
 
-def _check_undirected(graphs: GraphBatch, owner: Tensor, bits: Tensor, ids: Tensor) -> None:
+def _check_undirected(flat: Flat, bits: Array) -> None:
     """Raise where an edge has no other direction: both share their bits, so with opposite signs they add up to 0."""
-    start, end = graphs.edge_index
-    signed = torch.where(start < end, bits, -bits)
-    if signed.masked_fill_(start == end, 0).sum():
-        sums = torch.zeros(len(ids) + 1, dtype=torch.int64, device=bits.device).index_add_(0, owner, signed)
-        number = int(ids[sums[:-1] != 0][0])
+    xp = library(bits)
+    signed = bits * xp.sign(flat.end - flat.start)
+    if signed.sum():
+        wrong = [g for g in range(len(flat.ids)) if signed[flat.edge_owner == g].sum()]
         raise kt.InvalidValueError(
-            f"edges must stand there in both directions, and graph {number} has one that does not; apply "
-            "torch_geometric.transforms.ToUndirected, or take EdgePerturbation(undirected=False)"
+            f"edges must stand there in both directions, and graph {int(flat.ids[wrong[0]])} has one that does not; "
+            "apply torch_geometric.transforms.ToUndirected, or take EdgePerturbation(undirected=False)"
         )

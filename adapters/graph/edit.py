@@ -5,16 +5,17 @@ Shapes: B graphs, N nodes, E directed edges, F features of a node, K new edges.
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
 import kontrast as kt
-from kontrast.adapters.graph.batch import GraphBatch, columns, graph_batch, node_number, offsets, true_at
+from kontrast.adapters.graph.arrays import array, columns, library, offsets, tensor, true_at
+from kontrast.adapters.graph.batch import Flat, GraphBatch, Part, graph_batch
 
-__all__ = ["Edit", "GraphTransform", "GraphViews", "Part"]
+__all__ = ["Edit", "GraphTransform", "GraphViews", "check_graphs"]
 
 
 @dataclass(frozen=True)
@@ -59,46 +60,32 @@ class Edit:
     def view(self, batch: kt.Batch) -> kt.View:
         """Return the edited copy of a batch; its `coords` are the kept nodes' numbers in their unedited graphs."""
         graphs: GraphBatch = batch.inputs
+        flat = Flat.of(graphs, batch.ids)
         # A node is known by its graph and its number there, whatever else is in the batch.
-        coords = node_number(graphs)
-        x, edges, owner, ptr = graphs.x if self.x is None else self.x, graphs.edge_index, graphs.batch, graphs.ptr
-        if self.edges is not None:
-            edges = columns(edges, true_at(self.edges))
-        if self.new_edges is not None:
-            edges = torch.cat([edges, self.new_edges], 1)
+        x, edges, owner, ptr, coords = graphs.x, flat.edge_index, flat.owner, flat.ptr, flat.number
+        x = x if self.x is None else self.x
+        stays = None if self.edges is None else array(self.edges)
+        new = None if self.new_edges is None else array(self.new_edges)
         if self.nodes is not None:
-            kept, _, edges = _inside(self.nodes, edges)
-            x, owner, coords = x.index_select(0, kept), owner.index_select(0, kept), coords.index_select(0, kept)
-            ptr = offsets(torch.bincount(owner, minlength=len(ptr) - 1))
-        return replace(kt.View.of(batch, graph_batch(x, edges, ptr.diff(), owner, ptr)), coords=coords)
-
-
-class Part:
-    """Some graphs of a batch by themselves; a GraphBatch.
-
-    Args:
-        graphs: the whole batch.
-        chosen: which of its graphs, bool [B].
-
-    Attributes:
-        nodes: rows of the chosen graphs' nodes in the whole batch, int64 [n].
-        edges: places of their edges there, int64 [e].
-        edge_index: those edges by the numbers of the part, int64 [2, e].
-        batch: the graph of each node, int64 [n].
-        ptr: where each graph begins, and where the last ends.
-    """
-
-    def __init__(self, graphs: GraphBatch, chosen: Tensor) -> None:
-        self._x = graphs.x
-        self.nodes, self.edges, self.edge_index = _inside(chosen.index_select(0, graphs.batch), graphs.edge_index)
-        counts = graphs.ptr.diff()[chosen]
-        self.ptr = offsets(counts)
-        self.batch = torch.repeat_interleave(counts, output_size=len(self.nodes))
-
-    @property
-    def x(self) -> Tensor:
-        """Features [n, F]; taken when they are asked for, since most transforms do not look at them."""
-        return self._x.index_select(0, self.nodes)
+            kept = array(self.nodes)
+            number = kept.cumsum(0)  # of those that stay, counted anew; -1: of those that go
+            number *= kept
+            number -= 1
+            edges = number[edges]
+            inside = (edges[0] | edges[1]) >= 0
+            stays = inside if stays is None else inside & stays
+            if new is not None:
+                new = number[new]
+                new = columns(new, true_at((new[0] | new[1]) >= 0))
+            rows = true_at(kept)
+            x, owner, coords = x.index_select(0, tensor(rows)), owner[rows], coords[rows]
+            ptr = offsets(library(owner).bincount(owner, minlength=len(ptr) - 1))
+        if stays is not None:
+            edges = columns(edges, true_at(stays))
+        if new is not None:
+            edges = library(edges).concatenate((edges, new), 1)
+        made = graph_batch(x, tensor(edges), tensor(owner), tensor(ptr))
+        return kt.View(made, batch.ids, batch.labels, batch.groups, coords=tensor(coords))
 
 
 class GraphTransform(kt.Augmenter):
@@ -153,11 +140,3 @@ def check_graphs(graphs: object) -> None:
         raise kt.InvalidValueError(
             f"graphs must be a torch_geometric Batch with `x`, got {type(graphs).__name__}; make them with graph.graphs"
         )
-
-
-def _inside(nodes: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return where nodes, bool [N], are true, where edges have both ends among them, and those edges by new numbers."""
-    number = nodes.cumsum(0).mul_(nodes).sub_(1)
-    ends = number.index_select(0, edge_index.reshape(-1)).reshape(2, -1)
-    edges = true_at((ends[0] | ends[1]) >= 0)
-    return true_at(nodes), edges, columns(ends, edges)

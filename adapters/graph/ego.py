@@ -7,12 +7,24 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 import kontrast as kt
-from kontrast.adapters.graph.batch import GraphBatch, argsort, offsets, ranges, true_at
-from kontrast.adapters.graph.chance import per_node
+from kontrast.adapters.graph.arrays import (
+    Array,
+    argsort,
+    library,
+    lower,
+    numbers,
+    offsets,
+    ranges,
+    repeat,
+    tensor,
+    true_at,
+    zeros,
+)
+from kontrast.adapters.graph.batch import Flat, GraphBatch
+from kontrast.adapters.graph.chance import per_element, per_node, unit
 from kontrast.adapters.graph.edit import Edit, GraphTransform, check_graphs
 
 __all__ = ["Around", "EgoSubgraphs"]
@@ -30,16 +42,15 @@ class Around:
         degree: int64 [N].
     """
 
-    first: Tensor
-    ends: Tensor
-    degree: Tensor
+    first: Array
+    ends: Array
+    degree: Array
 
     @classmethod
-    def of(cls, edge_index: Tensor, nodes: int) -> "Around":
-        """Return the neighbours of `nodes` nodes with these edges."""
-        start, end = edge_index
-        degree = torch.bincount(start, minlength=nodes)
-        return cls(offsets(degree), torch.cat([end.index_select(0, argsort(start)), end.new_zeros(1)]), degree)
+    def of(cls, start: Array, end: Array, nodes: int) -> "Around":
+        """Return the neighbours of `nodes` nodes with these edges, int64 [E] each."""
+        degree = library(start).bincount(start, minlength=nodes)
+        return cls(offsets(degree), library(end).concatenate((end[argsort(start)], zeros(1, end))), degree)
 
 
 class EgoSubgraphs(GraphTransform):
@@ -76,56 +87,62 @@ class EgoSubgraphs(GraphTransform):
     def forward(self, batch: kt.Batch, draws: kt.Draws) -> list[kt.View]:
         """Return the views; their inputs say in `seed`, bool [N], which node each is around."""
         check_graphs(batch.inputs)
-        seeds = self._seeds(batch.inputs, batch.ids, draws)
-        number = seeds - batch.inputs.ptr[:-1]
+        flat = Flat.of(batch.inputs, batch.ids)
+        seeds = self._seeds(flat, draws)
+        number = tensor(flat.number[seeds])
         views = []
         for copy in range(self.num_views):
-            view = self._walk(batch.inputs, batch.ids, seeds, draws, copy).view(batch)
+            view = self._walk(flat, seeds, draws, copy).view(batch)
             view.inputs.seed = view.coords == number.index_select(0, view.inputs.batch)
             views.append(view)
         return views
 
     def edit(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int) -> Edit:
         """Keep the nodes that a walk visits."""
-        return self._walk(graphs, ids, self._seeds(graphs, ids, draws), draws, view)
+        flat = Flat.of(graphs, ids)
+        return self._walk(flat, self._seeds(flat, draws), draws, view)
 
-    def _walk(self, graphs: GraphBatch, ids: Tensor, seeds: Tensor, draws: kt.Draws, view: int) -> Edit:
-        visited = torch.zeros_like(graphs.batch, dtype=torch.bool)
-        for _, here in self.visits(Around.of(graphs.edge_index, len(graphs.batch)), ids, seeds, draws, view):
-            visited.index_fill_(0, here, True)
-        return Edit(nodes=visited)
+    def _walk(self, flat: Flat, seeds: Array, draws: kt.Draws, view: int) -> Edit:
+        visited = library(seeds).zeros_like(flat.owner, dtype=bool)
+        for _, here in self.visits(Around.of(flat.start, flat.end, len(visited)), flat.ids, seeds, draws, view):
+            visited[here] = True
+        return Edit(nodes=tensor(visited))
 
     def visits(
-        self, around: "Around", ids: Tensor, seeds: Tensor, draws: kt.Draws, view: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+        self, around: "Around", ids: Array, seeds: Array, draws: kt.Draws, view: int
+    ) -> Iterator[tuple[Array, Array]]:
         """Yield walks, by their place among the seeds, and the nodes they come to; first all seeds, then hop by hop."""
-        yield torch.arange(len(seeds), device=seeds.device), seeds
-        grown = around.degree.index_select(0, seeds).double() ** self.power
-        hops = (grown * (math.e / (math.e - 1) / self.restart) + 0.5).long().clamp_(min=self.hops)
-        walk = torch.repeat_interleave(hops)
-        bits = draws.bits(ids, walk, ranges(torch.zeros_like(hops), hops), view=view, stream=EGO)
+        xp = library(seeds)
+        yield numbers(len(seeds), seeds), seeds
+        grown = xp.asarray(around.degree[seeds], dtype=xp.float64) ** self.power
+        hops = xp.asarray(grown * (math.e / (math.e - 1) / self.restart) + 0.5, dtype=xp.int64).clip(self.hops)
+        walk = repeat(numbers(len(hops), hops), hops)
+        bits = per_element(ids, walk, ranges(zeros(len(hops), hops), hops), draws, view, EGO)
         turn = bits >> 16  # which neighbour a hop takes, of 24 bits
         returns = (bits & 0xFFFF) < self.restart * 2**16  # the 16 others: whether the walk returns after it
         returns[hops.cumsum(0) - 1] = True
         # Excursions do not know of each other, so the first hops of all go together, then the second ones and so on.
-        hop = true_at(torch.cat([returns.new_ones(1), returns[:-1]]))
-        here = seeds.index_select(0, walk.index_select(0, hop))
+        begins = xp.ones_like(returns)
+        begins[1:] = returns[:-1]
+        hop = true_at(begins)
+        here = seeds[walk[hop]]
         while len(hop):
-            choices = around.degree.index_select(0, here)
-            place = around.first.index_select(0, here) + (turn.index_select(0, hop) * choices >> 24)
-            here = torch.where(choices > 0, around.ends.index_select(0, place), here)
-            yield walk.index_select(0, hop), here
-            on = true_at(~returns.index_select(0, hop))
-            hop, here = hop.index_select(0, on) + 1, here.index_select(0, on)
+            choices = around.degree[here]
+            place = around.first[here] + (turn[hop] * choices >> 24)
+            here = xp.where(choices > 0, around.ends[place], here)
+            yield walk[hop], here
+            on = ~returns[hop]
+            hop, here = hop[on] + 1, here[on]
 
-    def _seeds(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws) -> Tensor:
+    def _seeds(self, flat: Flat, draws: kt.Draws) -> Array:
         """Return a node of each graph, with chances in proportion to a power of the degrees, int64 [B]."""
-        degree = torch.bincount(graphs.edge_index[0], minlength=len(graphs.batch))
-        weight = degree.double().clamp(min=1e-9) ** self.power
+        xp = library(flat.owner)
+        degree = xp.asarray(xp.bincount(flat.start, minlength=len(flat.owner)), dtype=xp.float64)
         # Of exponential times at these rates, the soonest is each node's with the chance wanted.
-        time = -torch.log1p(per_node(graphs, ids, draws, 0, CENTRE).double() * -(2.0**-40)) / weight
-        soonest = torch.full((len(ids),), torch.inf, dtype=time.dtype, device=time.device)
-        soonest = soonest.scatter_reduce(0, graphs.batch, time, "amin")
-        number = torch.arange(len(time), device=time.device)
-        last = torch.where(time == soonest.index_select(0, graphs.batch), number, -1)
-        return torch.zeros_like(ids).scatter_reduce(0, graphs.batch, last, "amax", include_self=False)
+        time = -xp.log1p(-unit(per_node(flat, draws, 0, CENTRE))) / degree.clip(1e-9) ** self.power
+        soonest = xp.full_like(time, math.inf)[: len(flat.ids)]
+        lower(soonest, flat.owner, time)
+        at = true_at(time == soonest[flat.owner])
+        seeds = zeros(len(flat.ids), flat.ids)
+        lower(seeds, flat.owner[at], -at)  # of two that tie the last
+        return -seeds

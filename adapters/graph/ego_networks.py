@@ -11,7 +11,8 @@ from torch import Tensor
 from torch_geometric.data import Data as Graph
 
 import kontrast as kt
-from kontrast.adapters.graph.batch import GraphBatch, graph_batch, offsets, ranges
+from kontrast.adapters.graph.arrays import array, library, numbers, offsets, ranges, repeat, tensor
+from kontrast.adapters.graph.batch import GraphBatch, graph_batch
 from kontrast.adapters.graph.data import graphs
 from kontrast.adapters.graph.ego import Around, EgoSubgraphs
 
@@ -49,7 +50,8 @@ class EgoNetworks:
             )
         self.labels = labels
         self.walks = EgoSubgraphs() if walks is None else walks
-        self._x, self._around = data.x, Around.of(data.edge_index, nodes)
+        start, end = array(data.edge_index)
+        self._x, self._around = data.x, Around.of(start, end, nodes)
 
     def __len__(self) -> int:
         return len(self._x)
@@ -82,12 +84,13 @@ class EgoViews(kt.Augmenter):
     def __init__(self, x: Tensor, around: Around, walks: EgoSubgraphs) -> None:
         super().__init__()
         self.walks = walks
-        for name, tensor in (("x", x), ("first", around.first), ("ends", around.ends), ("degree", around.degree)):
-            self.register_buffer(name, tensor, persistent=False)  # data, not state: no checkpoint needs them
+        for name, part in (("first", around.first), ("ends", around.ends), ("degree", around.degree)):
+            self.register_buffer(name, tensor(part), persistent=False)  # data, not state: no checkpoint needs them
+        self.register_buffer("x", x, persistent=False)
 
     def forward(self, batch: kt.Batch, draws: kt.Draws) -> list[kt.View]:
         """Return the views; their inputs say in `seed`, bool [M], which node each is around."""
-        around, views = Around(self.first, self.ends, self.degree), []
+        around, views = Around(array(self.first), array(self.ends), array(self.degree)), []
         for copy in range(self.walks.num_views):
             made, nodes = cut_out(self.x, around, self.walks, batch.ids, draws, copy)
             views.append(replace(kt.View.of(batch, made), coords=nodes))
@@ -98,18 +101,18 @@ def cut_out(
     x: Tensor, around: Around, walks: EgoSubgraphs, seeds: Tensor, draws: kt.Draws, view: int
 ) -> tuple[GraphBatch, Tensor]:
     """Return what walks around nodes visit, with all edges among it, and which nodes these are, int64 [M]."""
-    nodes = len(x)
-    visits = [walk * nodes + here for walk, here in walks.visits(around, seeds, seeds, draws, view)]
-    visited = torch.cat(visits).unique()
+    nodes, at = len(x), array(seeds)
+    xp = library(at)
+    visits = [walk * nodes + here for walk, here in walks.visits(around, at, at, draws, view)]
+    visited = xp.unique(xp.concatenate(visits))
     owner, node = visited // nodes, visited % nodes
-    degree = around.degree.index_select(0, node)
-    start = torch.repeat_interleave(degree)
-    there = around.ends.index_select(0, ranges(around.first.index_select(0, node), degree))
-    other = owner.index_select(0, start) * nodes + there
-    end = torch.searchsorted(visited, other).clamp_(max=len(visited) - 1)
-    inside = visited.index_select(0, end) == other
-    counts = torch.bincount(owner, minlength=len(seeds))
-    edge_index = torch.stack([start[inside], end[inside]])
-    made: Any = graph_batch(x.index_select(0, node), edge_index, counts, owner, offsets(counts))
-    made.seed = node == seeds.index_select(0, owner)
-    return made, node
+    degree = around.degree[node]
+    start = repeat(numbers(len(degree), degree), degree)
+    other = owner[start] * nodes + around.ends[ranges(around.first[node], degree)]
+    end = xp.searchsorted(visited, other).clip(0, len(visited) - 1)
+    inside = visited[end] == other
+    edge_index = tensor(xp.stack((start[inside], end[inside])))
+    ptr = offsets(xp.bincount(owner, minlength=len(seeds)))
+    made: Any = graph_batch(x.index_select(0, tensor(node)), edge_index, tensor(owner), tensor(ptr))
+    made.seed = tensor(node == at[owner])
+    return made, tensor(node)

@@ -5,11 +5,11 @@ Shapes: B graphs, N nodes, E directed edges.
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 import kontrast as kt
-from kontrast.adapters.graph.batch import GraphBatch, edge_owner, graph_batch, lowest, node_number
+from kontrast.adapters.graph.arrays import array, library, lower, lowest, tensor, true_at, zeros
+from kontrast.adapters.graph.batch import Flat, GraphBatch, graph_batch
 from kontrast.adapters.graph.chance import part_of, per_edge, share
 from kontrast.adapters.graph.edges import EdgePerturbation
 from kontrast.adapters.graph.edit import Edit, GraphTransform, GraphViews, check_graphs
@@ -91,17 +91,18 @@ class PaperCode(GraphTransform):
     def edit(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int) -> Edit:
         """Return the augmentation's edit with that."""
         edit = self.transform.edit(graphs, ids, draws, view)
-        start, end = graphs.edge_index
-        kept = torch.ones_like(graphs.batch, dtype=torch.bool) if edit.nodes is None else edit.nodes
-        entries = kept.index_select(0, start) & kept.index_select(0, end)
+        flat = Flat.of(graphs, ids)
+        xp, start, end = library(flat.owner), flat.start, flat.end
+        kept = xp.ones_like(flat.owner, dtype=bool) if edit.nodes is None else array(edit.nodes)
+        entries = kept[start] & kept[end]
         if edit.edges is not None:
-            entries &= edit.edges
-        nodes = torch.zeros_like(kept)
+            entries = entries & array(edit.edges)
+        nodes = xp.zeros_like(kept)
         nodes[start[entries]] = True
         nodes[end[entries]] = True
-        lost = torch.bincount(graphs.batch[nodes], minlength=len(ids)) == 0
-        nodes |= lowest(graphs.batch, node_number(graphs) + len(kept) * ~kept, lost.long())
-        return Edit(nodes=nodes, edges=entries & (start != end), x=edit.x)
+        lost = xp.bincount(flat.owner[nodes], minlength=len(ids)) == 0
+        first = lowest(flat.owner, flat.number + len(kept) * ~kept, xp.asarray(lost, dtype=xp.int64))
+        return Edit(nodes=tensor(nodes | first), edges=tensor(entries & (start != end)), x=edit.x)
 
 
 class EntryDropping(GraphTransform):
@@ -118,17 +119,19 @@ class EntryDropping(GraphTransform):
 
     def edit(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int) -> Edit:
         """Drop floor(ratio x entries) entries of each graph."""
-        owner = edge_owner(graphs)
-        leaving = part_of(torch.bincount(owner, minlength=len(ids)), self.ratio)
-        return Edit(edges=~lowest(owner, per_edge(graphs, ids, draws, view, ENTRIES, undirected=False), leaving))
+        flat = Flat.of(graphs, ids)
+        leaving = part_of(library(flat.owner).bincount(flat.edge_owner, minlength=len(ids)), self.ratio)
+        bits = per_edge(flat, draws, view, ENTRIES, undirected=False)
+        return Edit(edges=tensor(~lowest(flat.edge_owner, bits, leaving)))
 
 
 def looped(graphs: GraphBatch) -> GraphBatch:
     """Return graphs with self-loops on the nodes whose number is lower than that of the last node with an edge."""
-    number = node_number(graphs)
-    last = torch.zeros_like(graphs.ptr[1:])
-    for ends in graphs.edge_index:
-        last.scatter_reduce_(0, graphs.batch.index_select(0, ends), number.index_select(0, ends), "amax")
-    at = (number < last.index_select(0, graphs.batch)).nonzero().squeeze(1)
-    edges = torch.cat([graphs.edge_index, torch.stack([at, at])], 1)
-    return graph_batch(graphs.x, edges, graphs.ptr.diff(), graphs.batch, graphs.ptr)
+    flat = Flat.of(graphs, graphs.ptr[1:])
+    last = zeros(len(flat.counts), flat.counts)
+    lower(last, flat.owner[flat.start], -flat.number[flat.start])
+    lower(last, flat.owner[flat.end], -flat.number[flat.end])
+    at = true_at(flat.number < -last[flat.owner])
+    xp = library(at)
+    edges = tensor(xp.concatenate((flat.edge_index, xp.stack((at, at))), 1))
+    return graph_batch(graphs.x, edges, graphs.batch, graphs.ptr)

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 import kontrast as kt
-from kontrast.adapters.graph.batch import GraphBatch
-from kontrast.adapters.graph.chance import per_edge
+from kontrast.adapters.graph.arrays import tensor
+from kontrast.adapters.graph.batch import Flat, GraphBatch
+from kontrast.adapters.graph.chance import per_edge, unit
 from kontrast.adapters.graph.edit import Edit, GraphTransform, GraphViews
 
 __all__ = ["EdgeDropping", "FeatureMasking", "Together", "grace_views"]
@@ -34,7 +35,7 @@ class EdgeDropping(GraphTransform):
 
     def edit(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int) -> Edit:
         """Keep the edges that draw `ratio` or more."""
-        return Edit(edges=per_edge(graphs, ids, draws, view, DROPPED) >= self.ratio * 2.0**40)
+        return Edit(edges=tensor(unit(per_edge(Flat.of(graphs, ids), draws, view, DROPPED)) >= self.ratio))
 
 
 class FeatureMasking(GraphTransform):
@@ -55,7 +56,7 @@ class FeatureMasking(GraphTransform):
     def edit(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int) -> Edit:
         """Hide features."""
         kept = draws.uniform(ids, graphs.x.shape[1], view=view, stream=HIDDEN) >= self.ratio
-        return Edit(x=graphs.x * kept.to(graphs.x.dtype).index_select(0, graphs.batch))
+        return Edit(x=kept.to(graphs.x.dtype).index_select(0, graphs.batch).mul_(graphs.x))
 
 
 class Together(GraphTransform):

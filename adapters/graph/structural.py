@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch_geometric.utils import to_dense_adj
 
 import kontrast as kt
-from kontrast.adapters.graph.batch import GraphBatch, graph_batch, node_number, true_at
-from kontrast.adapters.graph.edit import Part, check_graphs
+from kontrast.adapters.graph.arrays import array, true_at
+from kontrast.adapters.graph.batch import GraphBatch, graph_batch, node_number, split
+from kontrast.adapters.graph.edit import check_graphs
 from kontrast.adapters.graph.encoders import GIN, Readout
 
 __all__ = ["StructuralGIN", "positional"]
@@ -62,7 +63,7 @@ class StructuralGIN(GIN):
             centre = _highest(degree, inputs)
         embedded = self.degrees(degree.clamp(max=self.max_degree))
         x = torch.cat([positional(inputs, self.eigenvectors).to(embedded), embedded, centre[:, None].to(embedded)], 1)
-        return super().nodes(graph_batch(x, inputs.edge_index, inputs.ptr.diff()))
+        return super().nodes(graph_batch(x, inputs.edge_index, inputs.batch, inputs.ptr))
 
 
 @torch.no_grad()
@@ -82,8 +83,9 @@ def positional(graphs: GraphBatch, size: int) -> Tensor:
     counts = graphs.ptr.diff()
     rows = torch.zeros(len(graphs.batch), size, device=counts.device)
     # Graphs of one size together: padding would turn the eigenvectors of a repeated eigenvalue, which are arbitrary.
-    for nodes in counts.unique().tolist():
-        part = Part(graphs, counts == nodes)
+    sizes, which = counts.unique(return_inverse=True)
+    parts = split(graphs, which, array(which), len(sizes))
+    for nodes, part in zip(sizes.tolist(), parts, strict=True):
         dense = to_dense_adj(part.edge_index, part.batch, batch_size=len(part.ptr) - 1)
         dense = dense.clamp(max=1).reshape(-1, nodes, nodes) if len(part.edges) else rows.new_zeros(1, nodes, nodes)
         if (one_way := (dense != dense.mT).flatten(1).any(1)).any():

@@ -12,16 +12,21 @@ import torch
 from torch import Tensor
 
 import kontrast as kt
-from kontrast.adapters.graph.batch import (
-    GraphBatch,
+from kontrast.adapters.graph.arrays import (
+    Array,
     argsort,
+    library,
+    lower,
     lowest,
     offsets,
     ranges,
+    repeat,
+    tensor,
     true_at,
 )
-from kontrast.adapters.graph.chance import part_of, per_edge, per_node, share
-from kontrast.adapters.graph.edit import Edit, GraphTransform, Part
+from kontrast.adapters.graph.batch import Flat, GraphBatch, split
+from kontrast.adapters.graph.chance import part_of, per_edge, per_graph, per_node, share, unit
+from kontrast.adapters.graph.edit import Edit, GraphTransform
 
 __all__ = ["AttributeMasking", "NodeDropping", "OneOf", "Subgraph", "Unchanged"]
 
@@ -56,8 +61,9 @@ class NodeDropping(GraphTransform):
 
     def edit(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int) -> Edit:
         """Drop floor(ratio x nodes) nodes of each graph."""
-        bits = per_node(graphs, ids, draws, view, NODES)
-        return Edit(nodes=~lowest(graphs.batch, bits, part_of(graphs.ptr.diff(), self.ratio)))
+        flat = Flat.of(graphs, ids)
+        bits = per_node(flat, draws, view, NODES)
+        return Edit(nodes=tensor(~lowest(flat.owner, bits, part_of(flat.counts, self.ratio))))
 
 
 class AttributeMasking(GraphTransform):
@@ -80,11 +86,12 @@ class AttributeMasking(GraphTransform):
 
     def edit(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int) -> Edit:
         """Replace the features of floor(ratio x nodes) nodes of each graph."""
-        bits = per_node(graphs, ids, draws, view, MASK)
-        at = true_at(lowest(graphs.batch, bits, part_of(graphs.ptr.diff(), self.ratio)))
-        x = graphs.x
+        flat = Flat.of(graphs, ids)
+        bits = per_node(flat, draws, view, MASK)
+        rows = true_at(lowest(flat.owner, bits, part_of(flat.counts, self.ratio)))
+        at, x = tensor(rows), graphs.x
         features = x.shape[1]
-        keys = kt.key(ids.index_select(0, graphs.batch.index_select(0, at)), bits.index_select(0, at))
+        keys = kt.key(tensor(flat.ids[flat.owner[rows]]), tensor(bits[rows]))
         uniform = draws.uniform(keys, features + features % 2, view=view, stream=NOISE)
         # Box and Muller 1958: two uniform numbers make two normal ones; 1 - u is in (0, 1].
         radius, angle = uniform.chunk(2, 1)
@@ -121,37 +128,35 @@ class Subgraph(GraphTransform):
 
     def edit(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int) -> Edit:
         """Keep the grown part."""
-        size = part_of(graphs.ptr.diff(), self.keep) + 1
-        uniform = draws.uniform(ids, 1, view=view, stream=SEED)[:, 0].double()
-        seeds = graphs.ptr[:-1] + (uniform * graphs.ptr.diff()).long()
-        bits = per_edge(graphs, ids, draws, view, GROWTH)
-        time = torch.log1p(bits.double().mul_(-(2.0**-40))).neg_()
-        start, end = graphs.edge_index
-        order = argsort(start)
-        end, time = end.index_select(0, order), time.index_select(0, order)
-        degree = torch.bincount(start, minlength=len(graphs.batch))
+        flat = Flat.of(graphs, ids)
+        xp = library(flat.owner)
+        size = part_of(flat.counts, self.keep) + 1
+        seeds = flat.ptr[:-1] + xp.asarray(per_graph(flat, draws, view, SEED) * flat.counts, dtype=xp.int64)
+        order = argsort(flat.start)
+        end, time = flat.end[order], -xp.log1p(-unit(per_edge(flat, draws, view, GROWTH)[order]))
+        degree = xp.bincount(flat.start, minlength=len(flat.owner))
         first = offsets(degree)
-        reached = torch.full((len(graphs.batch),), math.inf, dtype=torch.float64, device=time.device)
+        reached = xp.full_like(degree, math.inf, dtype=xp.float64)
         reached[seeds] = 0.0
 
-        def inside() -> Tensor:
+        def inside() -> Array:
             # Times are >= 0, so their bits order as they do: 11 of the exponent and 29 of the rest are enough.
-            return lowest(graphs.batch, reached.view(torch.int64) >> 23, size) & reached.isfinite()
+            return lowest(flat.owner, reached.view(xp.int64) >> 23, size) & xp.isfinite(reached)
 
         front, rounds = seeds, 0
         while len(front) and not rounds == self.hops > 0:
             rounds += 1
             if rounds % PRUNED == 0:  # what is too late already leads nowhere in time
-                front = front.index_select(0, true_at(inside().index_select(0, front)))
-            out = degree.index_select(0, front)
-            edges = ranges(first.index_select(0, front), out)
-            arrival = torch.repeat_interleave(reached.index_select(0, front), out) + time.index_select(0, edges)
-            there = end.index_select(0, edges)
-            sooner = true_at(arrival < reached.index_select(0, there))
-            there, arrival = there.index_select(0, sooner), arrival.index_select(0, sooner)
-            reached.scatter_reduce_(0, there, arrival, "amin")
-            front = there.index_select(0, true_at(arrival == reached.index_select(0, there)))
-        return Edit(nodes=inside())
+                front = front[inside()[front]]
+            out = degree[front]
+            edges = ranges(first[front], out)
+            arrival = repeat(reached[front], out) + time[edges]
+            there = end[edges]
+            sooner = arrival < reached[there]
+            there, arrival = there[sooner], arrival[sooner]
+            lower(reached, there, arrival)
+            front = there[arrival == reached[there]]
+        return Edit(nodes=tensor(inside()))
 
 
 class OneOf(GraphTransform):
@@ -173,13 +178,10 @@ class OneOf(GraphTransform):
 
     def edit(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int) -> Edit:
         """Join what each transform does to the graphs that drew it, which alone it is shown."""
-        number = draws.uniform(ids, 1, view=view, stream=CHOICE)[:, 0]
-        choice = (number.double() * len(self.transforms)).long()
+        drawn = per_graph(Flat.of(graphs, ids), draws, view, CHOICE) * len(self.transforms)
         parts = []
-        for index, transform in enumerate(self.transforms):
+        for transform, part in zip(self.transforms, split(graphs, ids, drawn, len(self.transforms)), strict=True):
             assert isinstance(transform, GraphTransform)
-            chosen = choice == index
-            if chosen.any():
-                part = Part(graphs, chosen)
-                parts.append((transform.edit(part, ids[chosen], draws, view), part))
+            if len(part.flat.ids):
+                parts.append((transform.edit(part, tensor(part.flat.ids), draws, view), part))
         return Edit.joined(graphs, parts)

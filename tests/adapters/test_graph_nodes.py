@@ -15,7 +15,7 @@ from torch_geometric.utils import from_networkx
 
 import kontrast as kt
 from kontrast.adapters import graph
-from kontrast.adapters.graph.edit import Part
+from kontrast.adapters.graph.batch import Part, split
 from kontrast.adapters.graph.structural import positional
 from kontrast.plugins.gcc import gcc
 from kontrast.plugins.grace import grace
@@ -247,6 +247,12 @@ def test_grace_drops_edges_and_features_at_their_rates() -> None:
         graph.Together(graph.EdgeDropping(), graph.EdgePerturbation())(batch, kt.Draws(0))
 
 
+def alone(batch: Any, number: int) -> Part:
+    """Return one graph of a batch."""
+    chosen = torch.arange(len(batch.ptr) - 1) == number
+    return split(batch, torch.arange(len(chosen)), chosen.numpy(), 2)[1]
+
+
 def test_one_of_several_shows_each_transform_its_own_graphs_alone() -> None:
     """What a graph gets is what its transform does to it in the whole batch."""
     batch = graph.graphs(items()).batch(torch.arange(12))
@@ -255,12 +261,11 @@ def test_one_of_several_shows_each_transform_its_own_graphs_alone() -> None:
     whole = [choice(batch, kt.Draws(2))[0].inputs for choice in choices]
     taken: set[int] = set()
     for number in range(12):
-        chosen = torch.arange(12) == number
-        own = Part(mixed, chosen)
+        own = alone(mixed, number)
         same = [
             w
             for w, other in enumerate(whole)
-            for part in [Part(other, chosen)]
+            for part in [alone(other, number)]
             if torch.equal(part.x, own.x) and torch.equal(part.edge_index, own.edge_index)
         ]
         assert same, f"graph {number} is as no transform leaves it"
