@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Draws", "mix", "mix_by_numpy", "mix_by_torch"]
+__all__ = ["Draws", "leading", "leading_by_numpy", "leading_by_torch", "mix", "mix_by_numpy", "mix_by_torch"]
 
 
 def _int64(value: int) -> int:
@@ -33,17 +34,19 @@ def mix(value: Tensor) -> Tensor:
 
 def mix_by_numpy(value: Tensor) -> Tensor:
     """Return `mix` on the CPU: numpy has unsigned integers, and costs a third of torch where tensors are small."""
-    bits = value.numpy().view(np.uint64)
-    mixed, shifted = np.empty_like(bits), np.empty_like(bits)
-    np.right_shift(bits, _SHIFT_1, out=mixed)
+    return torch.from_numpy(_mixed(value.numpy().view(np.uint64)).view(np.int64))
+
+
+def _mixed(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    mixed = np.asarray(bits >> _SHIFT_1)
     mixed ^= bits
     mixed *= np.uint64(_MIX_1 & _ALL)
-    np.right_shift(mixed, _SHIFT_2, out=shifted)
+    shifted = np.asarray(mixed >> _SHIFT_2)
     shifted ^= mixed
     shifted *= np.uint64(_MIX_2 & _ALL)
     np.right_shift(shifted, _SHIFT_3, out=mixed)
     mixed ^= shifted
-    return torch.from_numpy(mixed.view(np.int64))
+    return mixed
 
 
 def mix_by_torch(value: Tensor) -> Tensor:
@@ -54,6 +57,32 @@ def mix_by_torch(value: Tensor) -> Tensor:
         shifted ^= value
         value = shifted if factor is None else shifted.mul_(factor)
     return value
+
+
+def leading(samples: Tensor, number: Tensor, bits: int) -> Tensor:
+    """Return the leading bits of a number of each sample, int64 >= 0, in the shape that both are broadcast to.
+
+    Args:
+        samples: `mix` of ids, int64.
+        number: which of the sample's numbers, int64, from 0.
+        bits: how many, < 64.
+    """
+    return leading_by_numpy(samples, number, bits) if samples.is_cpu else leading_by_torch(samples, number, bits)
+
+
+def leading_by_numpy(samples: Tensor, number: Tensor, bits: int) -> Tensor:
+    """Return `leading` on the CPU."""
+    states = number.numpy().view(np.uint64) * np.uint64(_GOLDEN & _ALL)
+    states += np.uint64(_GOLDEN & _ALL)
+    mixed = _mixed(states + samples.numpy().view(np.uint64))
+    mixed >>= np.uint64(64 - bits)
+    return torch.from_numpy(mixed.view(np.int64))
+
+
+def leading_by_torch(samples: Tensor, number: Tensor, bits: int) -> Tensor:
+    """Return `leading` on any device."""
+    mixed = mix_by_torch(samples + (number * _GOLDEN).add_(_GOLDEN)) >> (64 - bits)
+    return mixed.bitwise_and_((1 << bits) - 1)
 
 
 def _mix(value: int) -> int:
@@ -88,9 +117,8 @@ class Draws:
             stream: sets apart the numbers of augmenters that work one after the other on the same samples.
         """
         samples = mix(ids + self._state(view, stream))
-        columns = torch.arange(1, count + 1, dtype=torch.int64, device=ids.device) * _GOLDEN
-        mixed = mix(samples[:, None] + columns)
-        return ((mixed >> 40) & ((1 << 24) - 1)).to(torch.float32) * 2.0**-24
+        columns = torch.arange(count, device=ids.device)
+        return leading(samples[:, None], columns, 24).to(torch.float32).mul_(2.0**-24)
 
     def bits(self, ids: Tensor, owner: Tensor, number: Tensor, *, view: int = 0, stream: int = 0) -> Tensor:
         """Return 40 random bits for each element inside samples, int64 [E]; times 2^-40 they are uniform in [0, 1).
@@ -106,8 +134,7 @@ class Draws:
             stream: as in `uniform`.
         """
         samples = mix(ids + self._state(view, stream))
-        mixed = mix(samples.index_select(0, owner).add_(number * _GOLDEN).add_(_GOLDEN))
-        return (mixed >> 24) & ((1 << 40) - 1)
+        return leading(samples.index_select(0, owner), number, 40)
 
     def _state(self, view: int, stream: int) -> int:
         state = 0

@@ -26,11 +26,16 @@ class Losses(kt.Observer):
 
 
 def irregular() -> graph.GraphData:
-    """Graphs of 1 to 30 nodes, sparse and dense, the large ones last, so that processes hold very different shares."""
+    """Graphs of 1 to 30 nodes, without edges, sparse and dense, some with a self-loop, the large ones last, so that
+    processes hold very different shares.
+    """
     items: list[Graph] = []
     for number in range(41):
         nodes = 1 + number * 29 // 40
-        item = from_networkx(nx.gnp_random_graph(nodes, (0.0, 0.1, 0.5)[number % 3], seed=number))
+        plain = nx.gnp_random_graph(nodes, (0.0, 0.1, 0.5)[number % 3], seed=number)
+        if number % 5 == 0:
+            plain.add_edge(nodes - 1, nodes - 1)
+        item = from_networkx(plain)
         item.x = torch.randn(nodes, 3, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
         items.append(item)
     data = graph.graphs(items)

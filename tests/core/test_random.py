@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kontrast import Draws
-from kontrast.random import mix, mix_by_numpy, mix_by_torch
+from kontrast.random import leading_by_numpy, leading_by_torch, mix, mix_by_numpy, mix_by_torch
 
 N = 100_000
 WORD = (1 << 64) - 1
@@ -45,6 +45,17 @@ def test_mix_is_the_same_on_a_gpus_way_whatever_shape() -> None:
         before = z.clone()
         assert torch.equal(mix_by_torch(z), mix_by_numpy(z))
         assert torch.equal(z, before)
+
+
+@pytest.mark.parametrize("bits", [1, 24, 40, 63])
+def test_leading_bits_are_those_of_the_hash_on_the_cpu_as_on_a_gpu(bits: int) -> None:
+    samples = torch.randint(-(2**63), 2**63 - 1, (6,), generator=torch.Generator().manual_seed(1))
+    number = torch.tensor([0, 1, 17, 1 << 40, 1 << 62, 3])
+    for given in ((samples, number), (samples[:, None], number[:3]), (samples[::2], number[1::2]), (samples[:0],) * 2):
+        pairs = zip(*(part.flatten().tolist() for part in torch.broadcast_tensors(*given)), strict=True)
+        expected = [mix_in_python(sample + GOLDEN * (n + 1)) >> (64 - bits) for sample, n in pairs]
+        for way in (leading_by_numpy, leading_by_torch):
+            assert way(*given, bits).flatten().tolist() == expected
 
 
 def test_mix_gives_the_published_sequence() -> None:
