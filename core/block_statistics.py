@@ -3,7 +3,7 @@
 Shapes: A anchors, C candidates of a block (or slots, with an index), P positive pairs.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -113,15 +113,14 @@ class BlockStatistics:
         ours, theirs = self.block.anchor_keys.match, self.block.candidate_keys.match
         assert ours is not None
         assert theirs is not None
-        return self.exponentials((1.0,), self.labelled.unmatched, (ours, theirs)).log_sums()[0][0]
+        return self.exponentials((1.0,), self.labelled.unmatched, (ours, theirs))[1][0]
 
     @cached_property
     def negative(self) -> tuple[tuple[Tensor, ...], Tensor]:
         """The log-sum-exp over the negatives for each power, [A] each, and the log of the sum of their weights, [A]."""
         if self.labelled is None:
             return self.measured.sums.negative, self.measured.sums.weight
-        spec = replace(self.exponentials(self.powers, self.labelled.ignored, None), labels=self.labelled.labels)
-        sums, _ = spec.log_sums()
+        _, sums, _ = self.exponentials(self.powers, self.labelled.ignored, None, self.labelled.labels)
         return sums.unbind(0), self.labelled.negatives.to(sums.dtype).log()
 
     @cached_property
@@ -129,17 +128,22 @@ class BlockStatistics:
         """The log-sum-exp over everything compared, without hardness, [A]."""
         if self.labelled is None:
             return log_add(self.positive_logsumexp, self.negative[0][0])
-        return self.exponentials((1.0,), self.labelled.ignored, None).log_sums()[0][0]
+        return self.exponentials((1.0,), self.labelled.ignored, None)[1][0]
 
     def exponentials(
-        self, powers: tuple[float, ...], excepted: tuple[Tensor, Tensor], scopes: tuple[Tensor, Tensor] | None
-    ) -> Exponentials:
-        """Return the fast way through the block."""
+        self,
+        powers: tuple[float, ...],
+        excepted: tuple[Tensor, Tensor],
+        scopes: tuple[Tensor, Tensor] | None,
+        labels: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Exponentials, Tensor, Tensor]:
+        """Return the fast way through the block, its log-sums and the excepted pairs' logits."""
         a, c = self.prepared.anchors(self.block), self.prepared.candidates(self.block)
         bound = self.prepared.similarity.bound
         bound = bound if isinstance(bound, float) else None
-        mirrored = self.block.mirrored and a is c
-        return Exponentials(a, None if mirrored else c, self.inverse_temperature, powers, excepted, bound, scopes)
+        sides = a, None if self.block.mirrored and a is c else c
+        way = Exponentials.between(*sides, self.inverse_temperature, powers, excepted, bound, scopes, labels)
+        return way, *way.log_sums(*sides)
 
 
 def _measured(part: BlockStatistics, found: Listed | None) -> Measured:
@@ -156,8 +160,7 @@ def _measured(part: BlockStatistics, found: Listed | None) -> Measured:
     elif found is not None:
         ours, theirs = block.anchor_keys.scope, block.candidate_keys.scope
         scopes = None if ours is None or theirs is None else (ours, theirs)
-        spec = part.exponentials(powers, found.excepted, scopes)
-        log_sums, excepted = spec.log_sums()
+        spec, log_sums, excepted = part.exponentials(powers, found.excepted, scopes)
         sums = log_sums.unbind(0)
         negatives = spec.plan.sizes - torch.bincount(found.excepted[0], minlength=len(a))
         logits = found.positives[0], excepted[found.which]

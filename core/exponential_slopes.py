@@ -77,7 +77,9 @@ def slopes(
 def _once_each(spec: "Exponentials", rows: int) -> bool:
     """Return whether every row is in one tile alone, and where it lies is written to at once."""
     stacks = spec.plan.stacks
-    plain = all(len(stack.parts) == 1 and stack.rows.run is not None and stack.rows.live is None for stack in stacks)
+    plain = all(
+        len(stack.parts) == 1 and stack.rows.lattice is not None and stack.rows.live is None for stack in stacks
+    )
     return plain and sum(stack.rows.shape[0] * stack.rows.shape[1] for stack in stacks) == rows
 
 

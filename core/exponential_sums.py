@@ -64,7 +64,7 @@ def _greatest(spec: "Exponentials", stack: Stack, tiles: list[tuple[Part, Tensor
 def _sides_of(spec: "Exponentials", part: Part) -> list[tuple[slice, int]]:
     """Return the rows that a tile serves, and along which of its dimensions they are summed."""
     own = [(part.rows, 2)]
-    return own if spec.candidates is not None or part.diagonal else [*own, (part.columns, 1)]
+    return own if not spec.mirrored or part.diagonal else [*own, (part.columns, 1)]
 
 
 def _at_once(

@@ -11,7 +11,6 @@ Shapes: A anchors, C candidates, D embedding size, P powers, E excepted pairs; o
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from .stacks import Part, Plan, Stack, plan
 
 __all__ = ["Exponentials"]
 
-# Scores in a tile of one thread. A tile of float32 and its copy stay in a core's second-level cache.
+# Scores in a tile. A tile of float32 and its copy stay in a core's second-level cache.
 ENTRIES = {"cpu": 1 << 18}
 # Scores in a stack of groups.
 STACKED = {"cpu": 1 << 20}
@@ -43,68 +42,74 @@ UNSHIFTED = 40.0
 class Exponentials:
     """For every anchor the log of sum over negatives of exp(power x product x inverse temperature), for each power.
 
+    Rows are given to it and not held, so that the backward pass lets go of them when it has read them.
+
     Args:
-        anchors: [A, D], prepared.
-        candidates: [C, D], prepared; None: the anchors themselves.
+        mirrored: whether the candidates are the anchors themselves.
         inverse_temperature: what products are multiplied by, > 0.
         powers: e.g. (1,), or (1 + h, h) for hard negatives.
         excepted: (anchor [E], candidate [E]) that are no negatives.
-        bounded: no |product| passes this; None: unknown.
-        scopes: int64 [A] and [C], outside of which nothing is excepted; None: every anchor meets every candidate.
+        plan: how the block is cut.
+        kept: whether tiles are kept for the backward pass.
+        unshifted: whether exponentials can be taken as they are.
         labels: int32 [A] and [C]; pairs whose labels are equal are no negatives either. None: there are no labels.
     """
 
-    anchors: Tensor
-    candidates: Tensor | None
+    mirrored: bool
     inverse_temperature: float
     powers: tuple[float, ...]
     excepted: tuple[Tensor, Tensor]
-    bounded: float | None
-    scopes: tuple[Tensor, Tensor] | None = None
+    plan: Plan
+    kept: bool
+    unshifted: bool
     labels: tuple[Tensor, Tensor] | None = None
 
-    def log_sums(self) -> tuple[Tensor, Tensor]:
-        """Return the log-sums [P, A], -inf where an anchor has no negative, and the excepted pairs' logits [E]."""
-        result: tuple[Tensor, Tensor] = _LogSums.apply(self, self.anchors, self.candidates)
-        return result
+    @classmethod
+    def between(
+        cls,
+        anchors: Tensor,
+        candidates: Tensor | None,
+        inverse_temperature: float,
+        powers: tuple[float, ...],
+        excepted: tuple[Tensor, Tensor],
+        bounded: float | None,
+        scopes: tuple[Tensor, Tensor] | None = None,
+        labels: tuple[Tensor, Tensor] | None = None,
+    ) -> "Exponentials":
+        """Return the way through a block.
 
-    @cached_property
-    def plan(self) -> Plan:
-        """How the block is cut."""
-        columns = self.anchors if self.candidates is None else self.candidates
-        return plan(
-            (len(self.anchors), len(columns)),
-            self.candidates is None,
-            self.excepted,
-            self.scopes,
-            entries=tile_entries(self.anchors, ENTRIES),
-            stacked=tile_entries(self.anchors, STACKED),
+        Args:
+            anchors: [A, D], prepared.
+            candidates: [C, D], prepared; None: the anchors themselves.
+            inverse_temperature: see the class.
+            powers: see the class.
+            excepted: see the class.
+            bounded: no |product| passes this; None: unknown.
+            scopes: int64 [A] and [C], outside of which nothing is excepted; None: every anchor meets every candidate.
+            labels: see the class.
+        """
+        columns = anchors if candidates is None else candidates
+        cut = plan(
+            (len(anchors), len(columns)),
+            candidates is None,
+            excepted,
+            scopes,
+            entries=tile_entries(anchors, ENTRIES),
+            stacked=tile_entries(anchors, STACKED),
         )
+        most = KEPT_TIMES * (anchors.numel() + (0 if candidates is None else candidates.numel()))
+        size = cut.entries * len(powers)
+        kept = size * anchors.element_size() <= max(KEPT_BYTES[anchors.device.type], most * anchors.element_size())
+        alone = candidates is not None or all(len(stack.parts) == 1 for stack in cut.stacks)
+        if bounded is None and not (kept and alone):
+            bounded = _longest(anchors, columns)
+        unshifted = bounded is not None and max(powers) * bounded * inverse_temperature <= UNSHIFTED
+        return cls(candidates is None, inverse_temperature, powers, excepted, cut, kept, unshifted, labels)
 
-    @cached_property
-    def unshifted(self) -> bool:
-        """Whether exponentials can be taken as they are."""
-        bound = self.bounded
-        if bound is None and not (self.kept and all(self.alone(stack) for stack in self.plan.stacks)):
-            bound = self._longest()
-        return bound is not None and max(self.powers) * bound * self.inverse_temperature <= UNSHIFTED
-
-    def _longest(self) -> float | None:
-        """Return what no |product| passes, by the rows' lengths; None on a GPU, which would wait."""
-        sides = [self.anchors] if self.candidates is None else [self.anchors, self.candidates]
-        if self.anchors.device.type != "cpu" or not all(len(rows) for rows in sides):
-            return None
-        lengths = [float(torch.linalg.vector_norm(rows.detach(), dim=1).max()) for rows in sides]
-        longest = lengths[0] * lengths[-1] * (1 + 1e-5)
-        return longest if math.isfinite(longest) else None
-
-    @property
-    def kept(self) -> bool:
-        """Whether tiles are kept for the backward pass."""
-        columns = 0 if self.candidates is None else self.candidates.numel()
-        most = KEPT_TIMES * (self.anchors.numel() + columns) * self.anchors.element_size()
-        size = self.plan.entries * self.anchors.element_size() * len(self.powers)
-        return size <= max(KEPT_BYTES[self.anchors.device.type], most)
+    def log_sums(self, anchors: Tensor, candidates: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the log-sums [P, A], -inf where an anchor has no negative, and the excepted pairs' logits [E]."""
+        result: tuple[Tensor, Tensor] = _LogSums.apply(self, anchors, candidates)
+        return result
 
     def raised(self, logits: Tensor, shift: Tensor | float) -> list[Tensor]:
         """Return 2^(power x (logits - shift)) for each power; the logits are overwritten."""
@@ -148,7 +153,17 @@ class Exponentials:
 
     def alone(self, stack: Stack) -> bool:
         """Return whether each tile's exponentials serve its rows alone: not, turned over, its columns or these too."""
-        return self.candidates is not None or len(stack.parts) == 1
+        return not self.mirrored or len(stack.parts) == 1
+
+
+def _longest(anchors: Tensor, candidates: Tensor) -> float | None:
+    """Return what no |product| passes, by the rows' lengths; None on a GPU, which would wait."""
+    sides = [anchors] if candidates is anchors else [anchors, candidates]
+    if anchors.device.type != "cpu" or not all(len(rows) for rows in sides):
+        return None
+    lengths = [float(torch.linalg.vector_norm(rows.detach(), dim=1).max()) for rows in sides]
+    longest = lengths[0] * lengths[-1] * (1 + 1e-5)
+    return longest if math.isfinite(longest) else None
 
 
 class _LogSums(torch.autograd.Function):
@@ -184,7 +199,7 @@ class _LogSums(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         spec: Exponentials = ctx.spec
         anchors, *saved = ctx.saved_tensors
-        candidates = None if spec.candidates is None else saved.pop(0)
+        candidates = None if spec.mirrored else saved.pop(0)
         result, *held = saved
         gradient, excepted = gradients[0], gradients[1] * spec.inverse_temperature
         with full_precision(anchors):

@@ -5,7 +5,6 @@ Shapes: A anchors, C candidates, G groups of n rows (and m columns) in a stack.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,20 +20,19 @@ class Members:
         index: the rows, group after group, [G x n]; None: all there are, in one group.
         shape: (G, n).
         live: which are not padding, bool [G, n]; None: all. Padding is read as some row and compared with none.
-        run: the same rows where they lie together, so that they need not be copied.
-        by: what comes first in the run: one group after the other, or the first rows of all groups, then the second.
+        lattice: (first row, how many from one group to the next, how many from one row of a group to the next), where
+            all rows are at such distances: they are then read where they lie, and not copied.
     """
 
     index: Tensor | None
     shape: tuple[int, int]
     live: Tensor | None = None
-    run: slice | None = None
-    by: Literal["groups", "rows"] = "groups"
+    lattice: tuple[int, int, int] | None = None
 
     @classmethod
     def every(cls, count: int) -> "Members":
         """Return all of `count` rows as one group."""
-        return cls(None, (1, count), None, slice(0, count))
+        return cls(None, (1, count), None, (0, count, 1))
 
     @classmethod
     def of(cls, order: Tensor, start: Tensor, count: Tensor, first: int, last: int) -> "Members":
@@ -45,27 +43,27 @@ class Members:
         live = position < count[:, None]
         if not bool(live.all()):
             return cls(index.flatten(), shape, live)
-        begin = int(index[0, 0])
-        run = torch.arange(begin, begin + index.numel(), device=order.device)
-        if torch.equal(index.flatten(), run):
-            return cls(index.flatten(), shape, None, slice(begin, begin + len(run)))
-        if torch.equal(index.t().flatten(), run):
-            return cls(index.flatten(), shape, None, slice(begin, begin + len(run)), "rows")
-        return cls(index.flatten(), shape)
+        corner = index[:2, :2].tolist()
+        begin = corner[0][0]
+        across = corner[1][0] - begin if shape[0] > 1 else 1
+        along = corner[0][1] - begin if shape[1] > 1 else 1
+        group = torch.arange(len(start), device=order.device)
+        even = across > 0 and torch.equal(index, begin + across * group[:, None] + along * (position - first))
+        return cls(index.flatten(), shape, None, (begin, across, along) if even else None)
 
     def read(self, tensor: Tensor) -> Tensor:
-        """Return the rows [G, n, *]: a view of the tensor [A, *] where they lie together."""
-        (groups, rows), rest = self.shape, tensor.shape[1:]
-        if self.run is None:
+        """Return the rows [G, n, *]: a view of the tensor [A, *] where they are a lattice."""
+        if self.lattice is None:
             assert self.index is not None
-            return tensor.index_select(0, self.index).view(groups, rows, *rest)
-        if self.by == "rows":
-            return tensor[self.run].view(rows, groups, *rest).transpose(0, 1)
-        return tensor[self.run].view(groups, rows, *rest)
+            return tensor.index_select(0, self.index).view(*self.shape, *tensor.shape[1:])
+        begin, across, along = self.lattice
+        each, *rest = tensor.stride()
+        shape = *self.shape, *tensor.shape[1:]
+        return tensor.as_strided(shape, (across * each, along * each, *rest), tensor.storage_offset() + begin * each)
 
     def put(self, total: Tensor, part: Tensor) -> None:
         """Write [G, n, *] into the rows."""
-        if self.run is not None:
+        if self.lattice is not None:
             self.read(total).copy_(part)
         elif self.live is None:
             total[self.index] = part.flatten(0, 1)
@@ -75,7 +73,7 @@ class Members:
 
     def add(self, total: Tensor, part: Tensor) -> None:
         """Add [G, n, *] to the rows; the padding's part must be zero, since it may be added to any."""
-        if self.run is not None:
+        if self.lattice is not None:
             self.read(total).add_(part)
         else:
             assert self.index is not None
@@ -83,18 +81,18 @@ class Members:
 
     def opened(self, total: Tensor) -> Tensor:
         """Return what may be added to in place and then `close`d: the rows [G, n, *] themselves, or as many zeros."""
-        return self.read(total) if self.run is not None else total.new_zeros(*self.shape, *total.shape[1:])
+        return self.read(total) if self.lattice is not None else total.new_zeros(*self.shape, *total.shape[1:])
 
     def close(self, total: Tensor, part: Tensor) -> None:
         """Add what `opened` returned to the rows, where it is not they themselves."""
-        if self.run is None:
+        if self.lattice is None:
             self.add(total, part)
 
 
 def groups_of(scope: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return (order of the rows by scope, the scopes, where each begins in the order, its rows); -1 is left out.
 
-    Scopes whose rows lie together stay where they are; else they come in order.
+    The scopes come in order of their first rows.
     """
     order = torch.arange(len(scope), device=scope.device)
     values, counts = torch.unique_consecutive(scope, return_counts=True)
@@ -102,7 +100,8 @@ def groups_of(scope: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         values, order = scope.sort(stable=True)
         values, counts = torch.unique_consecutive(values, return_counts=True)
     starts = counts.cumsum(0) - counts
-    real = values != -1
+    real = (values != -1).nonzero()[:, 0]
+    real = real[order[starts[real]].argsort()]
     return order, values[real], starts[real], counts[real]
 
 

@@ -5,6 +5,7 @@ Shapes: B series, T time steps of a view, L shared time steps, S steps of all le
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ class TimePyramid(PairSampler):
             raise IncompatibleError(f"TimePyramid compares two views, and there are {len(encoded)}")
         first, second = encoded[0], _in_order(encoded[1], encoded[0].ids)
         offsets, valid = _aligned(first, second)
-        by_time, by_series = _Pyramid.apply(first.dense, second.dense, offsets, valid)
+        rows, but_last = _Pyramid.apply(first.dense, second.dense, offsets, valid)
         level, time, exists = _steps(valid)
         weights = _weights(level, exists)
 
@@ -52,15 +53,13 @@ class TimePyramid(PairSampler):
             spread, (first.ids, *(part[:, None, None] for part in (level, (level << 32) + time, weights)))
         )
         there = exists.flatten()
-        flat, weighed = _existing(first, by_time, ids, groups, weight, there)
+        flat, weighed = _existing(first, rows, ids, groups, weight, there)
         instance = Pairs.between(flat, across_ranks(flat), match="ids", scope="groups", name="instance", weight=0.5)
         found = [replace(instance, anchor_weights=weighed)]
         levels = len(valid[0, 0]).bit_length()
         if levels > 1:
-            number = torch.arange(exists.numel(), device=ids.device).view(exists.shape)
-            order = torch.cat([number[at].permute(2, 1, 0).flatten() for at in _levels(len(valid[0, 0]))[:-1]])
             keys = key(ids, level_of), groups, weight, there
-            flat, weighed = _existing(first, by_series, *(part[order] for part in keys))
+            flat, weighed = _existing(first, but_last, *(part[: len(but_last)] for part in keys))
             share = 0.5 * (levels - 1) / levels
             temporal = Pairs.between(flat, flat, match="groups", scope="ids", name="temporal", weight=share)
             found.append(replace(temporal, anchor_weights=weighed))
@@ -117,64 +116,61 @@ def _cut(dense: Tensor, offset: Tensor, steps: int) -> tuple[Tensor, Tensor | sl
 
 
 class _Pyramid(torch.autograd.Function):
-    """(two views [B, T, D], offsets [B, 2], what exists [B, 2, L]) -> the steps of all levels, as rows in two orders.
+    """(two views [B, T, D], offsets [B, 2], what exists [B, 2, L]) -> the steps of all levels, and of all but the last.
 
-    By time, level after level, as scopes of the instance comparison lie together: [S x 2 x B, D]. By series, in each
-    level but the last, as those of the temporal one do: [B x 2 x steps of a level, D], one below the other.
+    As rows [S x 2 x B, D], level after level. So those of one time lie together, and those of one series and level a
+    constant distance apart: either comparison reads its rows where they are.
     """
 
     @staticmethod
     def forward(ctx: Any, first: Tensor, second: Tensor, offsets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        (series, _, steps), size, levels = valid.shape, first.shape[2], _levels(valid.shape[2])
-        by_time = first.new_empty(levels[-1].stop, 2, series, size)
-        by_series = first.new_empty(2 * series * levels[-1].stop, size)
-        parts = [by_series[2 * series * at.start : 2 * series * at.stop].view(series, 2, -1, size) for at in levels]
+        (series, _, steps), levels = valid.shape, _levels(valid.shape[2])
+        rows = first.new_empty(levels[-1].stop, 2, series, first.shape[2])
         ctx.views = []
         for v, dense in enumerate((first, second)):
-            parts[0][:, v], at = _cut(dense, offsets[:, v], steps)
+            cut, at = _cut(dense, offsets[:, v], steps)
+            rows[:steps, v] = cut.transpose(0, 1)
             ctx.views.append((dense.shape, at))
         if not valid.all():  # what is missing loses against whatever is there
-            parts[0].masked_fill_(~valid[..., None], torch.finfo(first.dtype).min)
+            rows[:steps].masked_fill_(~valid.permute(2, 1, 0)[..., None], torch.finfo(first.dtype).min)
         firsts = []
-        for at, rows, above in zip(levels, parts, [*parts[1:], None], strict=True):
-            by_time[at] = rows.permute(2, 1, 0, 3)
-            if above is not None:
-                one, other = _halves(rows)
-                torch.maximum(one, other, out=above)
-                firsts.append(one >= other)
+        for below, above in pairwise(levels):
+            one, other = _halves(rows[below])
+            torch.maximum(one, other, out=rows[above])
+            firsts.append(one >= other)
         ctx.levels = levels
         ctx.save_for_backward(*firsts)
-        return by_time.flatten(0, 2), by_series[: 2 * series * levels[-1].start]
+        flat = rows.flatten(0, 2)
+        return flat, flat[: 2 * series * levels[-1].start]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        levels: list[slice] = ctx.levels
-        (series, _, size), _ = ctx.views[0]
-        by_time = gradients[0].unflatten(0, (-1, 2, series))
-        total = by_time[levels[-1]].permute(2, 1, 0, 3)
-        for at, first in reversed(list(zip(levels, ctx.saved_tensors, strict=False))):
-            above = total
-            own = gradients[1][2 * series * at.start : 2 * series * at.stop].unflatten(0, (series, 2, -1))
-            total = own + by_time[at].permute(2, 1, 0, 3)
+        *lower, last = ctx.levels
+        series = ctx.views[0][0][0]
+        of_all, of_lower = (part.unflatten(0, (-1, 2, series)) for part in gradients)
+        total = of_all[last].clone()
+        for at, first in reversed(list(zip(lower, ctx.saved_tensors, strict=True))):
+            above, total = total, of_all[at] + of_lower[at]
             one, other = _halves(total)
             given = above * first
             one += given
-            other += above - given
+            other += above.sub_(given)
         found: list[Tensor | None] = []
         for v, (shape, at) in enumerate(ctx.views):
+            of_view = total[:, v].transpose(0, 1)
             rows = total.new_zeros(shape)
             if isinstance(at, slice):
-                rows[:, at] = total[:, v]
+                rows[:, at] = of_view
             else:
-                rows.view(-1, size).index_add_(0, at, total[:, v].flatten(0, 1))
+                rows.view(-1, shape[2]).index_add_(0, at, of_view.flatten(0, 1))
             found.append(rows)
         return (*found, None, None)
 
 
 def _halves(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the first and the second of every two steps of [B, 2, n, D]; a last one without a second is in neither."""
-    even = rows[:, :, : rows.shape[2] // 2 * 2].unflatten(2, (-1, 2))
-    return even[:, :, :, 0], even[:, :, :, 1]
+    """Return the first and the second of every two steps of [n, 2, B, D]; a last one without a second is in neither."""
+    even = rows[: len(rows) // 2 * 2].unflatten(0, (-1, 2))
+    return even[:, 0], even[:, 1]
 
 
 def _levels(steps: int) -> list[slice]:

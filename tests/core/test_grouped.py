@@ -4,7 +4,9 @@ Shapes: M rows, D embedding size.
 """
 
 import math
+import weakref
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 import kontrast as kt
 from kontrast import exponentials
 from kontrast.block import Block
+from kontrast.groups import meetings
 from kontrast.keys import Keys, join
 from kontrast.pairs import Pairs
 
@@ -160,3 +163,42 @@ def test_what_is_not_finite_is_said() -> None:
     rows[4, 1] = torch.nan
     with pytest.raises(kt.NonFiniteLossError):
         kt.row_statistics(replace(pairs, blocks=(replace(block, anchors=rows, candidates=rows),)))
+
+
+@pytest.mark.parametrize(
+    "scope", [[0, 0, 1, 1, 2, 2], [0, 1, 2, 0, 1, 2], [7, 1, 9, 4, 1, 7, 4, 9], [3] * 4, [2, 1, 0]]
+)
+@pytest.mark.parametrize("together", [8, 2, 1])
+def test_rows_at_even_distances_are_read_where_they_lie(scope: list[int], together: int) -> None:
+    rows = torch.randn(len(scope), 3)
+    meeting = meetings(torch.tensor(scope), torch.tensor(scope))
+    where = [[i for i, own in enumerate(scope) if own == s] for s in dict.fromkeys(scope)]
+    for which, n, _ in meeting.classes():
+        for groups in which.split(together):
+            members = meeting.rows(groups, 0, n)
+            own = [where[group] for group in groups.tolist()]
+            even = (
+                len({b[0] - a[0] for a, b in pairwise(own)}) <= 1
+                and len({tuple(x - o[0] for x in o) for o in own}) == 1
+            )
+            assert (members.lattice is not None) == even
+            read = members.read(rows)
+            assert torch.equal(read, rows[torch.tensor(own)])
+            assert (read.untyped_storage().data_ptr() == rows.untyped_storage().data_ptr()) == even
+            total = torch.zeros_like(rows)
+            members.add(total, read)
+            members.put(total, 2 * members.read(total))
+            assert torch.equal(total[torch.tensor(own)], 2 * read)
+
+
+def test_rows_are_let_go_of_by_the_backward_pass() -> None:
+    """Else they would be held while the encoder's gradients are made, as long as there is the loss."""
+    pairs = scene(SCOPES["equal groups"])
+    block = pairs.blocks[0]
+    rows = block.anchors * 2.0
+    held = weakref.ref(rows)
+    loss = value(replace(pairs, blocks=(replace(block, anchors=rows, candidates=rows),)), 0.7)
+    del rows
+    assert held() is not None
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert held() is None
