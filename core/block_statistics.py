@@ -179,7 +179,10 @@ def _measured(part: BlockStatistics, found: Listed | None) -> Measured:
             logits = listed_logits(prepared, block, slots, inverse_temperature)
         count = torch.bincount(logits[0], minlength=len(a))
         total = logits[1].new_zeros(len(a)).index_add(0, logits[0], logits[1])
-        positive = _scattered_log_sum_exp(logits[1], logits[0], len(a))
+        if not count.is_cuda and len(count) and int(count.max()) <= 1:  # the common case; a card would be waited for
+            positive = torch.where(count > 0, total, -torch.inf)
+        else:
+            positive = _scattered_log_sum_exp(logits[1], logits[0], len(a))
     weight = walked[1 + len(powers)] if walked and weighted else negatives.to(total.dtype).log()
     return Measured(logits, Sums(count, negatives, total, positive, tuple(sums), weight))
 

@@ -16,15 +16,16 @@ def full_precision(like: Tensor) -> Iterator[None]:
 
     A temperature of 0.05 multiplies the rounding of a score by 20: the three digits that TF32 keeps are too few.
     """
-    before = torch.get_float32_matmul_precision()
-    if before != "highest":
-        torch.set_float32_matmul_precision("highest")
+    before, device = torch.get_float32_matmul_precision(), like.device.type
+    if before == "highest" and not torch.is_autocast_enabled(device):
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
     try:
-        with torch.autocast(like.device.type, enabled=False):
+        with torch.autocast(device, enabled=False):
             yield
     finally:
-        if before != "highest":
-            torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(before)
 
 
 def precisely(

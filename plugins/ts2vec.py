@@ -15,7 +15,8 @@ def ts2vec(encoder: kt.Encoder) -> kt.Method:
     the maximum in pairs of steps and compared again, down to one step. What comes out of training has the mean of the
     encoder's weights after every step.
 
-    Take the augmenter `overlapping-crops` and the encoder `dilated-cnn`.
+    Take the augmenter `overlapping-crops` and the encoder `dilated-cnn`. On a CPU, train on short series with one
+    thread (`OMP_NUM_THREADS=1`): their products are many and small.
 
     Args:
         encoder: gives one representation per time step; that of a series is its read-out.
