@@ -162,6 +162,25 @@ def test_other_methods_run_on_series_unchanged() -> None:
         assert torch.tensor(run.fit()["loss"]).isfinite()
 
 
+def test_any_module_is_trained_on_series_and_judged() -> None:
+    torch.manual_seed(0)
+    encoder = kt.as_encoder(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(96, 8)), 8)
+    method = kt.get_method("simclr")(encoder)
+    waves = timeseries.load("waves")
+    run = kt.Run(
+        method,
+        waves.train,
+        augmenter=timeseries.simclr_views(),
+        steps=2,
+        batch_size=60,
+        warmup_epochs=0,
+        device="cpu",
+        observers=(),
+    )
+    assert torch.tensor(run.fit()["loss"]).isfinite()
+    assert kt.evaluate.embed(run.encoder, waves.test).rows.shape == (120, 8)
+
+
 def test_views_that_cannot_be_compared_are_refused() -> None:
     views = kt.embedded(torch.randn(3, 4), torch.randn(3, 4))
     with pytest.raises(kt.IncompatibleError, match="the encoder gives pooled embeddings alone"):
