@@ -110,7 +110,8 @@ def main() -> None:
         show(f"ridge on TS2Vec, seed {seed}", torch.tensor(found[-1][1]))
     for name, values in zip(("the encoder as drawn", "TS2Vec"), torch.tensor(found).unbind(1), strict=True):
         show(f"{name}, mean", values.mean(0))
-        show(f"{name}, standard deviation", values.std(0))
+        if options.seeds > 1:
+            show(f"{name}, standard deviation", values.std(0))
 
 
 def show(name: str, values: Tensor) -> None:
