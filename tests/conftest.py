@@ -1,5 +1,6 @@
 """Settings of the whole test session, and what tests share."""
 
+import multiprocessing
 import os
 from collections.abc import Iterator
 
@@ -17,12 +18,16 @@ torch.set_num_threads(1)
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+# The kit's own pool, which its checks find without asking for it. Its processes, and those of fresh.py, are forked from
+# a server that imports beforehand what takes seconds: torch, and what torch's DDP imports late.
+POOL = processes()
+multiprocessing.set_forkserver_preload(["kontrast.testing.processes", "torch._dynamo"])
+
 
 @pytest.fixture(scope="session")
 def gloo() -> Iterator[GlooPool]:
-    pool = processes()  # the kit's own, which its checks find without asking for it
-    yield pool
-    pool.close()
+    yield POOL
+    POOL.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

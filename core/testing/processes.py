@@ -1,6 +1,6 @@
 """A pool of processes that form a gloo group: what is claimed of several GPUs is checked on the CPU.
 
-The processes are spawned when first needed and kept for further calls, since a start costs seconds; they end with
+The processes are started when first needed and kept for further calls, since a start costs seconds; they end with
 this process.
 """
 
@@ -46,7 +46,10 @@ class Processes:
     """
 
     def __init__(self, size: int = 3) -> None:
-        self._context = mp.get_context("spawn")
+        self._context: Any = mp.get_context("spawn")
+        if sys.platform == "linux":  # elsewhere a process that has loaded torch may not be forked
+            self._context = mp.get_context("forkserver")
+            self._context.set_forkserver_preload([__name__])  # torch, once for all: its import takes seconds
         self._size = size
         self._folder: Path | None = None
         self._calls = 0

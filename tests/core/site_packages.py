@@ -2,8 +2,9 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
+
+from fresh import python
 
 __all__ = ["install", "run"]
 
@@ -28,6 +29,4 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run Python where these folders are on the path."""
     path = os.pathsep.join(map(str, sites))
-    full = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **(environment or {})}
-    command = [sys.executable, "-P", *arguments]
-    return subprocess.run(command, env=full, cwd=folder, capture_output=True, text=True, timeout=120)
+    return python(*arguments, folder=folder, environment={"PYTHONPATH": path, "COLUMNS": "200", **(environment or {})})

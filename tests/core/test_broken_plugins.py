@@ -2,7 +2,9 @@
 
 import json
 import re
-import sys
+import socket
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -309,29 +311,36 @@ def test_a_requirement_that_is_met_and_what_is_printed_at_import(tmp_path: Path)
     assert "hello" not in listed.stdout
 
 
-TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python", "sh", "-c")
-
-
 @pytest.mark.parametrize(
     ("on_rank_1", "sentence"),
     [
-        ("PYTHONPATH={other}", "has plugin `good` of good 1.3 (loaded: objective good), rank 0"),
-        ("KONTRAST_DISABLE_PLUGINS=good", "has plugin `good` of good 1.2 (disabled), rank 0"),
+        ({"PYTHONPATH": "other"}, "has plugin `good` of good 1.3 (loaded: objective good), rank 0"),
+        ({"KONTRAST_DISABLE_PLUGINS": "good"}, "has plugin `good` of good 1.2 (disabled), rank 0"),
     ],
 )
-def test_processes_with_other_plugins_stop_at_the_start(tmp_path: Path, on_rank_1: str, sentence: str) -> None:
-    mine, other = tmp_path / "mine", tmp_path / "other"
-    install(mine, "good", GOOD)
-    install(other, "good", GOOD, version="1.3")
-    train = "-P -m kontrast train simclr --objective nothing-of-the-kind --out run"
-    command = f'if [ $RANK = 1 ]; then export {on_rank_1.format(other=other)}; fi; exec "$PYTHON" {train}'
-    done = run(*TORCHRUN, command, sites=[mine], environment={"PYTHON": sys.executable}, folder=tmp_path)
-    assert done.returncode != 0
-    said = [line for line in done.stderr.splitlines() if "must have the same plugins" in line]
-    assert said, done.stderr
-    assert sentence in said[0]
-    assert "rank 1 (on " in said[0]
-    assert "nothing-of-the-kind" not in done.stderr  # before any name is looked up
+def test_processes_with_other_plugins_stop_at_the_start(
+    tmp_path: Path, on_rank_1: dict[str, str], sentence: str
+) -> None:
+    install(tmp_path / "mine", "good", GOOD)
+    install(tmp_path / "other", "good", GOOD, version="1.3")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+    def of_rank(rank: int) -> subprocess.CompletedProcess[str]:
+        environment = {**world, "RANK": str(rank), "LOCAL_RANK": str(rank), **(on_rank_1 if rank == 1 else {})}
+        train = ("-m", "kontrast", "train", "simclr", "--objective", "nothing-of-the-kind", "--out", "run")
+        return run(*train, sites=[Path("mine")], environment=environment, folder=tmp_path)
+
+    with ThreadPoolExecutor() as both:
+        for done in both.map(of_rank, range(2)):
+            assert done.returncode == 2
+            said = [line for line in done.stderr.splitlines() if "must have the same plugins" in line]
+            assert said, done.stderr
+            assert sentence in said[0]
+            assert "rank 1 (on " in said[0]
+            assert "nothing-of-the-kind" not in done.stderr  # before any name is looked up
     assert not (tmp_path / "run").exists()
 
 

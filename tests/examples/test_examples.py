@@ -1,25 +1,39 @@
 """The examples run as a newcomer runs them: as scripts, offline, from an empty folder."""
 
-import os
-import subprocess
+import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fresh import python
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
 
 
-def _run(folder: Path, *command: str) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+@pytest.fixture
+def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a script of this folder in an empty one and returns what it prints."""
+
+    def run(name: str, *options: str) -> str:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [name, *options])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
+def _torchrun(folder: Path, name: str, *options: str) -> str:
+    result = python(*TORCHRUN, str(EXAMPLES / name), *options, folder=folder)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
 
 @pytest.mark.parametrize("name", ["custom_objective", "custom_sampler"])
-def test_an_own_part_trains_and_beats_the_encoder_as_drawn(name: str, tmp_path: Path) -> None:
-    last = _run(tmp_path, sys.executable, str(EXAMPLES / f"{name}.py")).splitlines()[-1]
+def test_an_own_part_trains_and_beats_the_encoder_as_drawn(name: str, said: Callable[..., str]) -> None:
+    last = said(f"{name}.py").splitlines()[-1]
     untrained, trained = (float(word.strip(",")) for word in last.split() if word[0].isdigit())
     assert trained > untrained + 3
 
@@ -29,18 +43,24 @@ def _table(output: str) -> dict[str, list[float]]:
     return {name.strip(): [float(knn), float(linear)] for name, knn, linear in rows}
 
 
-def test_the_demo_prints_a_table_and_leaves_a_picture_and_can_be_repeated(tmp_path: Path) -> None:
-    command = (sys.executable, str(EXAMPLES / "simclr.py"), "--out", "demo", "--epochs")
-    _run(tmp_path, *command, "1")
-    table = _table(_run(tmp_path, *command, "8"))
+def test_the_demo_prints_a_table_leaves_a_picture_and_replaces_an_earlier_demo(
+    tmp_path: Path, said: Callable[..., str]
+) -> None:
+    earlier = tmp_path / "demo" / "seed-0"
+    earlier.mkdir(parents=True)
+    (earlier / "metrics.jsonl").touch()
+    (tmp_path / "demo" / "demo.txt").touch()
+    table = _table(said("simclr.py", "--out", "demo", "--epochs", "8"))
     assert table["trained encoder"][0] > table["untrained encoder"][0] + 10
     assert table["trained encoder"][1] > table["raw pixels"][1] + 10
     assert (tmp_path / "demo" / "seed-0" / "embedding.png").stat().st_size > 10_000
     assert (tmp_path / "demo" / "seed-0" / "encoder.safetensors").exists()
 
 
-def test_graphcl_runs_without_arguments_beats_the_encoder_as_drawn_and_ends_with_its_accuracy(tmp_path: Path) -> None:
-    lines = _run(tmp_path, sys.executable, str(EXAMPLES / "graphcl.py"), "--epochs", "10").splitlines()
+def test_graphcl_beats_the_encoder_as_drawn_and_ends_with_its_accuracy(
+    tmp_path: Path, said: Callable[..., str]
+) -> None:
+    lines = said("graphcl.py", "--epochs", "10").splitlines()
     assert lines[-1].startswith("accuracy ")
     drawn, trained = (float(line.rsplit(maxsplit=1)[1]) for line in lines[-2:])
     assert trained > max(drawn, 98.0)
@@ -52,16 +72,15 @@ def test_graphcl_under_torchrun(tmp_path: Path) -> None:
     (tmp_path / "data" / "TINY").mkdir(parents=True)
     graphs = ["3 0\n0 1 1\n0 2 0 2\n1 1 1", "2 1\n1 1 1\n0 1 0"] * 20
     (tmp_path / "data" / "TINY" / "TINY.txt").write_text("\n".join([str(len(graphs)), *graphs]))
-    torchrun = (sys.executable, "-P", "-m", "torch.distributed.run", "--nproc-per-node", "2")
     options = ("--dataset", "Tiny", "--root", "data", "--epochs", "2", "--batch-size", "16")
-    output = _run(tmp_path, *torchrun, str(EXAMPLES / "graphcl.py"), *options)
+    output = _torchrun(tmp_path, "graphcl.py", *options)
     assert output.splitlines()[-1] == "accuracy 100.0"
     assert output.count("accuracy") == 2
 
 
 @pytest.mark.slow
-def test_the_demo_wins_clearly(tmp_path: Path) -> None:
-    table = _table(_run(tmp_path, sys.executable, str(EXAMPLES / "simclr.py"), "--out", "demo"))
+def test_the_demo_wins_clearly(said: Callable[..., str]) -> None:
+    table = _table(said("simclr.py", "--out", "demo"))
     for column in (0, 1):
         baseline = min(100 - table[name][column] for name in ("raw pixels", "untrained encoder"))
         assert 100 - table["trained encoder"][column] < baseline / 3
@@ -69,9 +88,7 @@ def test_the_demo_wins_clearly(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_same_script_under_torchrun_gives_one_table(tmp_path: Path) -> None:
-    torchrun = (sys.executable, "-P", "-m", "torch.distributed.run")
-    script = str(EXAMPLES / "simclr.py")
-    output = _run(tmp_path, *torchrun, "--nproc-per-node", "2", script, "--epochs", "2", "--out", "demo")
+    output = _torchrun(tmp_path, "simclr.py", "--epochs", "2", "--out", "demo")
     assert output.count("trained encoder") == 2  # untrained and trained, once each
     rows = (tmp_path / "demo" / "seed-0" / "metrics.jsonl").read_text().splitlines()
     assert len(rows) == 2 * (1297 // 256)

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fresh import python
 
 PACKAGE = Path(__file__).parent.parent.parent / "examples" / "plugin_package"
 pytestmark = pytest.mark.xdist_group("plugin-package")  # installed once
-TORCHRUN = ("-P", "-m", "torch.distributed.run", "--nproc-per-node", "2")
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
 
 
 class Installed:
@@ -26,9 +27,7 @@ class Installed:
         self.site = site
 
     def python(self, *arguments: str, folder: Path) -> str:
-        environment = {**os.environ, "PYTHONPATH": str(self.site), "OMP_NUM_THREADS": "1"}
-        command = (sys.executable, *arguments)
-        result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+        result = python(*arguments, folder=folder, environment={"PYTHONPATH": str(self.site)})
         assert result.returncode == 0, result.stderr + result.stdout
         return result.stdout
 
@@ -45,7 +44,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return Installed(source, site)
 
 
-# One process for all that one process does: importing torch takes longer than most of these commands.
+# One process for all that one process does.
 COMMANDS = """
 import io, json, runpy, sys
 from contextlib import redirect_stdout
@@ -59,7 +58,6 @@ for name, words in json.loads(sys.argv[1]).items():
         status = main(words)
     assert status == 0, (name, status, out.getvalue())
     said[name] = out.getvalue()
-    said.setdefault("torch after", "torch" in sys.modules)
 sys.argv[1:] = ["--epochs", "1", "--seeds", "0"]
 out = io.StringIO()
 with redirect_stdout(out):
@@ -77,46 +75,54 @@ CLREC += " --method.queue_size 300"
 def used(installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The folder in which every command ran, and what each printed."""
     folder = tmp_path_factory.mktemp("used")
-    two = installed.python(*TORCHRUN, "-m", "kontrast", *SGL.split(), "--out", "two", folder=folder)
     commands = {
-        "list": "list methods",
         "plugins": "plugins --json",
-        "one": f"{SGL} --out one",
-        "evaluate": "evaluate two --json",
+        "sgl": f"{SGL} --out one",
+        "evaluate": "evaluate one --json",
         "clrec": f"{CLREC} --out clrec",
     }
     words = json.dumps({name: line.split() for name, line in commands.items()})
-    return folder, {"two": two, **json.loads(installed.python("-P", "-c", COMMANDS, words, folder=folder))}
+    return folder, json.loads(installed.python("-c", COMMANDS, words, folder=folder))
 
 
 def _losses(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_it_is_listed_with_all_that_it_provides_without_torch(used: tuple[Path, dict[str, Any]]) -> None:
-    _, said = used
-    (plugin,) = [entry for entry in json.loads(said["plugins"]) if entry["name"] == "recsys"]
+def test_it_is_listed_with_all_that_it_provides_without_torch(
+    installed: Installed, used: tuple[Path, dict[str, Any]]
+) -> None:
+    (plugin,) = [entry for entry in json.loads(used[1]["plugins"]) if entry["name"] == "recsys"]
     assert (plugin["distribution"], plugin["state"]) == ("kontrast-recsys", "loaded")
+    code = "import sys; from kontrast.cli import main; main(['list', 'methods']); print('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(installed.site)}
+    new = subprocess.run([sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True)
+    *lines, has_torch = new.stdout.splitlines()
+    assert has_torch == "False"
     for name in ("clrec", "lightgcn", "sgl"):
-        (line,) = [line for line in said["list"].splitlines() if name in line.split()]
+        (line,) = [line for line in lines if name in line.split()]
         assert line.endswith("kontrast-recsys 0.1.0")
-    assert said["torch after"] is False  # after the first command, the listing
 
 
-@pytest.mark.slow
-def test_two_processes_have_the_losses_of_one(used: tuple[Path, dict[str, Any]]) -> None:
+def test_sgl_trains_and_is_judged_from_the_command_line(used: tuple[Path, dict[str, Any]]) -> None:
     folder, said = used
-    assert said["one"].splitlines()[-1].startswith("loss ")
-    assert said["two"].count("in the last epoch") == 1
-    single, double = _losses(folder / "one"), _losses(folder / "two")
-    assert len(single) == len(double) == 10
-    for ours, theirs in zip(single, double, strict=True):
-        for name in ("loss", "ranking/loss", "lengths", "all-users/loss", "all-items/loss"):
-            assert theirs[name] == pytest.approx(ours[name], rel=1e-4), (ours["step"], name)
-    assert single[-1]["loss"] < single[0]["loss"]
+    assert said["sgl"].splitlines()[-1].startswith("loss ")
+    losses = [row["loss"] for row in _losses(folder / "one")]
+    assert len(losses) == 10
+    assert losses[-1] < losses[0]
     (result,) = json.loads(said["evaluate"])["results"]  # the probe of the domain
     assert result["probe"] == "ranking"
     assert 0.02 < result["scores"]["recall"] < 1
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_of_one(installed: Installed, used: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = used
+    said = installed.python(*TORCHRUN, "-m", "kontrast", *SGL.split(), "--out", "two", folder=folder)
+    assert said.count("in the last epoch") == 1
+    for ours, theirs in zip(_losses(folder / "one"), _losses(folder / "two"), strict=True):
+        for name in ("loss", "ranking/loss", "lengths", "all-users/loss", "all-items/loss"):
+            assert theirs[name] == pytest.approx(ours[name], rel=1e-4), (ours["step"], name)
 
 
 def test_clrec_trains_from_the_command_line(used: tuple[Path, dict[str, Any]]) -> None:
