@@ -176,8 +176,9 @@ def statistics(pairs: kt.Pairs, temperature: float, *, held: kt.Pairs | None = N
             "logsumexp",
         )
     }
-    fixed = cells(pairs if held is None else held)
-    for row, constant in zip(cells(pairs), fixed, strict=True):
+    rows = cells(pairs)
+    fixed = rows if held is None else cells(held)
+    for row, constant in zip(rows, fixed, strict=True):
         positives = [cell.score / temperature + cell.log_weight for cell in row if cell.positive]
         negatives = [cell for cell in row if not cell.positive]
         weighing = [cell for cell in constant if not cell.positive] if pairs.detach_hardness else negatives
@@ -222,21 +223,21 @@ def _estimate(
 
 
 def sums(
-    pairs: kt.Pairs,
+    rows: Sequence[Sequence[Cell]],
     function: Callable[[float], float],
     *,
     of: str,
     temperature: float,
     offset: Numbers | None = None,
 ) -> list[float]:
-    """Return for every anchor the sum of function(logit - offset)."""
+    """Return for every anchor the sum of function(logit - offset) over its cells."""
     return [
         math.fsum(
             function(cell.score / temperature + cell.log_weight - (0.0 if offset is None else offset[i]))
             for cell in row
             if cell.positive == (of == "positive")
         )
-        for i, row in enumerate(cells(pairs))
+        for i, row in enumerate(rows)
     ]
 
 

@@ -74,11 +74,12 @@ def engine(pairs: kt.Pairs, offset: Tensor) -> dict[str, Tensor]:
 
 
 def oracle(pairs: kt.Pairs, offset: list[float]) -> dict[str, list[float]]:
+    rows = engine_oracle.cells(pairs)
     return {
         **engine_oracle.statistics(pairs, 0.8),
         **{
             of: engine_oracle.sums(
-                pairs, lambda x: math.log1p(math.exp(-abs(x))) + max(x, 0.0), of=of, temperature=0.8, offset=offset
+                rows, lambda x: math.log1p(math.exp(-abs(x))) + max(x, 0.0), of=of, temperature=0.8, offset=offset
             )
             for of in ("positive", "negative")
         },
