@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fresh import python
 
 DYING = Path(__file__).parent / "dying.py"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -25,8 +26,7 @@ SCENES = {
 
 
 def _played(folder: Path, world: int, *scenes: str) -> dict[str, dict[str, Any]]:
-    command = [sys.executable, "-P", str(DYING), str(folder), str(world), *scenes]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=240, env=ENVIRONMENT)
+    result = python(str(DYING), str(folder), str(world), *scenes, timeout=240)
     assert result.returncode == 0, result.stderr
     found = [json.loads(line) for line in result.stdout.splitlines()]
     print(*found, sep="\n")
@@ -82,6 +82,7 @@ def test_an_error_that_all_processes_raise_stays_what_it_is(tmp_path: Path) -> N
         assert said == "RuntimeError: a shape is wrong everywhere"
 
 
+@pytest.mark.slow  # on one node: above, and under torchrun in test_resume.py
 def test_the_other_node_names_the_process_that_died(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
