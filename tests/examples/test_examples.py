@@ -57,6 +57,7 @@ def test_the_demo_prints_a_table_leaves_a_picture_and_replaces_an_earlier_demo(
     assert (tmp_path / "demo" / "seed-0" / "encoder.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_graphcl_beats_the_encoder_as_drawn_and_ends_with_its_accuracy(
     tmp_path: Path, said: Callable[..., str]
 ) -> None:
@@ -67,13 +68,24 @@ def test_graphcl_beats_the_encoder_as_drawn_and_ends_with_its_accuracy(
     assert (tmp_path / "runs" / "graphcl" / "ba2motifs-0" / "embedding.png").stat().st_size > 10_000
 
 
+def _tiny(folder: Path) -> tuple[str, ...]:
+    """Write a data set of two easy kinds of graphs and return the options that train on it."""
+    (folder / "data" / "TINY").mkdir(parents=True)
+    graphs = ["3 0\n0 1 1\n0 2 0 2\n1 1 1", "2 1\n1 1 1\n0 1 0"] * 20
+    (folder / "data" / "TINY" / "TINY.txt").write_text("\n".join([str(len(graphs)), *graphs]))
+    return ("--dataset", "Tiny", "--root", "data", "--epochs", "2", "--batch-size", "16")
+
+
+def test_graphcl_draws_a_picture_and_ends_with_its_accuracy(tmp_path: Path, said: Callable[..., str]) -> None:
+    lines = said("graphcl.py", *_tiny(tmp_path)).splitlines()
+    assert lines[-2].startswith("accuracy of the encoder as it was drawn ")
+    assert lines[-1] == "accuracy 100.0"
+    assert (tmp_path / "runs" / "graphcl" / "Tiny-0" / "embedding.png").stat().st_size > 10_000
+
+
 @pytest.mark.slow
 def test_graphcl_under_torchrun(tmp_path: Path) -> None:
-    (tmp_path / "data" / "TINY").mkdir(parents=True)
-    graphs = ["3 0\n0 1 1\n0 2 0 2\n1 1 1", "2 1\n1 1 1\n0 1 0"] * 20
-    (tmp_path / "data" / "TINY" / "TINY.txt").write_text("\n".join([str(len(graphs)), *graphs]))
-    options = ("--dataset", "Tiny", "--root", "data", "--epochs", "2", "--batch-size", "16")
-    output = _torchrun(tmp_path, "graphcl.py", *options)
+    output = _torchrun(tmp_path, "graphcl.py", *_tiny(tmp_path))
     assert output.splitlines()[-1] == "accuracy 100.0"
     assert output.count("accuracy") == 2
 
