@@ -1,5 +1,6 @@
 """What the tests of broken plugins share."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -32,9 +33,10 @@ def faults(broken: Mapping[str, Sequence[Any]]) -> pytest.MarkDecorator:
     )
 
 
-def caught_by(name: str, checks: Iterable[Check]) -> None:
-    """Assert that the check called `name` finds a fault and says in one sentence what it is."""
+def caught_by(name: str, checks: Iterable[Check], says: str = "") -> None:
+    """Assert that the check called `name` finds a fault and says in one sentence what it is, which matches `says`."""
     (result,) = run_checks(check for check in checks if check.name == name).results
     assert result.state == "failed", result
     assert "\n" not in result.message
     assert len(result.message) > 20
+    assert re.search(says, result.message), result.message
