@@ -210,9 +210,13 @@ def test_methods_of_every_domain_train(arguments: list[str], tmp_path: Path) -> 
 def test_elements_inside_samples_are_compared_by_name(
     arguments: str, kinds: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    graphs = ["3 0\n0 1 1\n0 2 0 2\n1 1 1", "2 1\n1 1 1\n0 1 0"] * 20
+    (tmp_path / "graphs.txt").write_text("\n".join([str(len(graphs)), *graphs]))
     samplers: list[PairSampler] = []
     monkeypatch.setattr(train_command, "Run", _keeping(samplers))
-    shared = f"--adapter graph --encoder gcn --batch_size 500 --epochs 1 --encoder.hidden_size 4 --out {tmp_path}/run"
+    shared = (
+        f"--adapter graph --data {tmp_path}/graphs.txt --encoder gcn --batch_size 20 --epochs 1 --out {tmp_path}/run"
+    )
     assert main(["train", *arguments.split(), *shared.split()]) == 0
     assert [type(part).__name__ for part in samplers[0].modules()] == kinds
 

@@ -3,8 +3,6 @@
 Shapes: M rows, N pairs, D embedding size.
 """
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import engine_oracle
 import pytest
 import torch
 from engine_scenes import cut, leaves, normal, on, scene
+from fresh import python
 from torch import Tensor
 
 import kontrast as kt
@@ -143,6 +142,7 @@ def test_backward_under_autocast(monkeypatch: pytest.MonkeyPatch, name: str, how
 MEASURED = """
 import sys
 import torch
+from fresh import python
 import kontrast as kt
 torch.set_num_threads(1)
 
@@ -171,7 +171,7 @@ print((peak() - before) / 1024)
 @pytest.mark.parametrize("kind", ["plain", "queue", pytest.param("labels", marks=pytest.mark.slow)])
 def test_memory_of_4096_pairs_is_far_from_the_matrix(kind: str) -> None:
     """8192 x 8192 float32 scores are 256 MB, and autograd holds several of them."""
-    result = subprocess.run([sys.executable, "-c", MEASURED, kind], capture_output=True, text=True, check=True)
+    result = python("-c", MEASURED, kind)
     assert 0 < float(result.stdout) < 100, "MB more at the peak than before"
 
 

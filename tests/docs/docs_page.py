@@ -11,14 +11,13 @@ import io
 import os
 import re
 import shlex
-import subprocess
-import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fresh import python
 
 from kontrast.cli import main
 
@@ -109,10 +108,8 @@ def _command(command: str, folder: Path) -> str:
     elif words[0] in ("kontrast", "pytest"):
         words = ["python", "-m", *words]
     assert words[0] == "python", f"how is `{command}` run?"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (site, folder))), "COLUMNS": "120"}
-    done = subprocess.run(
-        [sys.executable, *words[1:]], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-    )
+    environment = {"PYTHONPATH": os.pathsep.join(map(str, (site, folder))), "COLUMNS": "120"}
+    done = python(*words[1:], folder=folder, environment=environment)
     assert (done.returncode != 0) == fails, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout
 
