@@ -3,6 +3,7 @@
 Shapes: B samples, M rows of a view.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -40,6 +41,7 @@ __all__ = [
     "default_augmenter",
     "default_encoder",
     "example_data",
+    "in_double",
     "made_for",
     "taken",
 ]
@@ -143,7 +145,8 @@ def made_for(kind: type[EncoderRecord] | type[AugmenterRecord], name: str, about
     """Return what is registered under a name, made with what the data say of themselves."""
     record = get_record(kind, name)
     parameters = record.signature().parameters
-    return record.load()(**{name: value for name, value in about.items() if name in parameters})
+    with record.blamed():
+        return record.load()(**{name: value for name, value in about.items() if name in parameters})
 
 
 def _home(kind: type[EncoderRecord] | type[AugmenterRecord], subject: Any) -> AdapterRecord | None:
@@ -153,8 +156,23 @@ def _home(kind: type[EncoderRecord] | type[AugmenterRecord], subject: Any) -> Ad
 
 @cache  # a domain's data may take seconds, and are asked for by the checks of each of its parts
 def _default_splits(home: AdapterRecord) -> Splits[Data]:
-    adapter: Adapter = home.load()()
-    return adapter.load(adapter.default_data)
+    with home.blamed():
+        adapter: Adapter = home.load()()
+        return adapter.load(adapter.default_data)
+
+
+def in_double(inputs: Any) -> Any:
+    """Return inputs with their floating tensors in float64, as far as they can be told."""
+    if isinstance(inputs, Tensor):
+        return inputs.double() if inputs.is_floating_point() else inputs
+    if isinstance(inputs, Mapping):
+        return {name: in_double(part) for name, part in inputs.items()}
+    if isinstance(inputs, (list, tuple)):
+        parts = [in_double(part) for part in inputs]
+        return type(inputs)(*parts) if hasattr(inputs, "_fields") else type(inputs)(parts)
+    if hasattr(inputs, "apply"):  # a batch of graphs
+        return copy.copy(inputs).apply(in_double)
+    return inputs
 
 
 def taken(inputs: Any, rows: Tensor) -> Any:

@@ -5,7 +5,6 @@ Shapes: M rows of a view, T elements of a row, E flat elements, D representation
 
 import copy
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +15,7 @@ from kontrast import Augmenter, Data, Draws, Encoded, Encoder, Loss, View, all_s
 from kontrast.norm import sync_batch_norms
 
 from .checks import ConformanceError, NotCheckedError
+from .domain import in_double
 from .encoder import EncoderCase
 from .processes import processes
 
@@ -112,7 +112,7 @@ def on_rank(encoder: Encoder, data: Data, augmenter: Augmenter, samples: Tensor,
     own = samples.tensor_split(world_size())[rank()]
     view: View = augmenter(data.batch(own), Draws(0))[0]
     if double:
-        view = replace(view, inputs=_in_double(view.inputs))
+        view = replace(view, inputs=in_double(view.inputs))
     encoded = encoder.encode(view, torch.arange(len(view.ids)))
     losses: dict[str, Loss] = {}
     if encoded.rows is not None:
@@ -181,19 +181,6 @@ def _differs(case: EncoderCase, encoder: Encoder, samples: Tensor, *, double: bo
         if what := _unlike(found, one):
             return f"rank {number} of two has {what}"
     return ""
-
-
-def _in_double(inputs: Any) -> Any:
-    """Return inputs with their floating tensors in float64, as far as they can be told."""
-    if isinstance(inputs, Tensor):
-        return inputs.double() if inputs.is_floating_point() else inputs
-    if isinstance(inputs, Mapping):
-        return {name: _in_double(part) for name, part in inputs.items()}
-    if isinstance(inputs, (list, tuple)):
-        return [_in_double(part) for part in inputs]
-    if hasattr(inputs, "apply"):  # a batch of graphs
-        return copy.copy(inputs).apply(_in_double)
-    return inputs
 
 
 def _unlike(found: list[Part], expected: list[Part]) -> str:

@@ -7,7 +7,7 @@ import copy
 import inspect
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ from kontrast import (
 )
 
 from .checks import Check, ConformanceError, NotCheckedError, Report, checks_of, run_checks
-from .domain import Noise, SmallEncoder, example_data
+from .domain import Noise, SmallEncoder, example_data, in_double
 from .scene import failures_of, made
 from .snapshot import difference, snapshot
 from .states import reloaded
@@ -90,11 +90,11 @@ class MethodCase:
 
 
 def views_of(data: Data, augmenter: Augmenter, step: int, mine: slice) -> list[View]:
-    """Return the views of a part of a step's batch."""
+    """Return the views of a part of a step's batch, in float64."""
     first = sum(BATCHES[:step])
     indices = (torch.arange(first, first + BATCHES[step]) % len(data))[mine]
     views: list[View] = augmenter(data.batch(indices), Draws(0))
-    return views
+    return [replace(view, inputs=in_double(view.inputs)) for view in views]
 
 
 @dataclass(frozen=True)

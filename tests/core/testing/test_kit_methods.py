@@ -11,6 +11,7 @@ from kit_faults import caught_by, faults
 from torch import Tensor, nn
 
 import kontrast as kt
+from kontrast.adapters import vision
 from kontrast.plugins.objectives import CosineRegression, InfoNCE
 from kontrast.testing import method_checks, run_checks
 
@@ -227,3 +228,12 @@ def test_methods(name: str, broken: Callable[[kt.Encoder], kt.Method]) -> None:
 @pytest.mark.usefixtures("gloo")
 def test_methods_that_are_right() -> None:
     assert not run_checks(method_checks(right)).failed
+
+
+def test_a_method_on_a_domain_of_float32() -> None:
+    method = kt.Method(vision.SmallCNN(in_channels=1, width=2), sampler=kt.InBatch(), objective=InfoNCE())
+    checks = method_checks(method, data=vision.load("digits").train, augmenter=vision.AffineViews())
+    names = ("returns-a-loss", "loss-falls", "rows-in-any-order")
+    assert [result.state for result in run_checks(check for check in checks if check.name in names).results] == [
+        "passed"
+    ] * 3
