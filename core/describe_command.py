@@ -8,7 +8,7 @@ from shutil import get_terminal_size
 from textwrap import fill
 from typing import Any, get_args
 
-from .errors import KontrastError, UnknownNameError
+from .errors import UnknownNameError
 from .option_types import meanings, parameters
 from .records import (
     AdapterRecord,
@@ -48,7 +48,6 @@ def describe(name: str) -> int:
         raise UnknownNameError("registered name", name, known)
     for number, (plugin, record) in enumerate(found):
         make = record.load()
-        print(f"{chr(10) if number else ''}{record.kind} {record.name}: {record.summary}\n")
         facts = [
             ("provided by", f"{plugin.source}, plugin {plugin.name}"),
             ("made by", record.factory if isinstance(record.factory, str) else make.__qualname__),
@@ -56,6 +55,7 @@ def describe(name: str) -> int:
             ("install", f"pip install '{record.extra}'" if record.extra else ""),
             *_facts(record, make),
         ]
+        print(f"{chr(10) if number else ''}{record.kind} {record.name}: {record.summary}\n")
         width = max(len(label) for label, value in facts if value)
         columns = get_terminal_size().columns if sys.stdout.isatty() else 100_000
         for label, value in facts:
@@ -68,7 +68,7 @@ def describe(name: str) -> int:
 
 def _print_parameters(record: Record, make: Callable[..., Any]) -> None:
     if isinstance(record, RecipeRecord):
-        rows = [[key, str(value)] for key, value in make().items()]
+        rows = [[key, str(value)] for key, value in _made(record).items()]
         headings = ["option", "value"]
     else:
         said = meanings(make)
@@ -87,11 +87,11 @@ def _facts(record: Record, make: Callable[..., Any]) -> Iterator[tuple[str, str]
     if isinstance(record, (ObserverRecord, OptimizerRecord, ProbeRecord, RecipeRecord)):
         yield "used by", _USED_BY[record.kind].format(record.name)
     if isinstance(record, MethodRecord):
-        yield from _of_method(make)
+        yield from _of_method(record, make)
     elif isinstance(record, ObjectiveRecord):
-        yield from _of_objective(make)
+        yield from _of_objective(record)
     elif isinstance(record, SamplerRecord):
-        yield from _of_sampler(make)
+        yield from _of_sampler(record, make)
     elif isinstance(record, (EncoderRecord, AugmenterRecord, ProbeRecord)):
         yield "goes with", f"adapter {record.adapter}" if record.adapter else "any adapter"
         if isinstance(record, ProbeRecord):
@@ -104,7 +104,7 @@ def _facts(record: Record, make: Callable[..., Any]) -> Iterator[tuple[str, str]
                 name for name, other in get_records(kind).items() if getattr(other, "adapter", "") in ("", record.name)
             ]
             yield f"{kind.kind}s", ", ".join(fitting)
-        adapter = make()
+        adapter = _made(record)
         defaults = ("data", "encoder", "augmenter", "probe")
         yield "by default", ", ".join(f"{part} {getattr(adapter, f'default_{part}')}" for part in defaults)
 
@@ -117,22 +117,23 @@ _USED_BY = {
 }
 
 
-def _of_method(make: Callable[..., Any]) -> Iterator[tuple[str, str]]:
+def _of_method(record: Record, make: Callable[..., Any]) -> Iterator[tuple[str, str]]:
     from .train_command import look_at
 
     entries = parameters(make)
     if "encoder" not in entries:
         yield "needs", ", ".join(name for name in entries if name.endswith("encoder"))
         return
-    method = look_at(make)
+    with record.blamed():
+        method = look_at(make)
     yield "sampler", _in_words(method.sampler)
     yield "objective", "; ".join(_in_words(objective) for objective in method.objectives.values())
     yield "similarity", _in_words(method.similarity)
     yield "needs", f"a batch of {method.min_batch} or more" if method.min_batch > 1 else ""
 
 
-def _of_objective(make: Callable[..., Any]) -> Iterator[tuple[str, str]]:
-    made = _made(make)
+def _of_objective(record: Record) -> Iterator[tuple[str, str]]:
+    made = _made(record)
     if made is None:
         return
     needs = made.needs
@@ -145,8 +146,8 @@ def _of_objective(make: Callable[..., Any]) -> Iterator[tuple[str, str]]:
     yield "goes with", f"samplers {', '.join(_fitting(SamplerRecord, lambda sampler: made.check(sampler, _any(made))))}"
 
 
-def _of_sampler(make: Callable[..., Any]) -> Iterator[tuple[str, str]]:
-    made = _made(make)
+def _of_sampler(record: Record, make: Callable[..., Any]) -> Iterator[tuple[str, str]]:
+    made = _made(record)
     if made is None:
         return
     gives = made.gives
@@ -165,22 +166,34 @@ def _fitting(kind: type[Record], check: Callable[[Any], None]) -> Iterator[str]:
     """Yield the registered names whose things pass a check; what cannot be made without arguments is left out."""
     for name, record in get_records(kind).items():
         try:
-            made = _made(record.load())
+            made = _made(record)
             if made is not None:
                 check(made)
                 yield name
-        except KontrastError:  # the two do not go together, or something is not installed
+        except Exception:  # they do not go together, or that one is broken, which `kontrast plugins --load` says
             continue
 
 
-def _made(make: Callable[..., Any]) -> Any:
-    """Return what a factory makes, around `InBatch` where it wraps; None where it needs more than that."""
+def _made(record: Record) -> Any:
+    """Return what a record's factory makes, around `InBatch` where it wraps; None where it needs more than that.
+
+    Raises:
+        InvalidValueError: if it makes something of another kind.
+        PluginError: if it raises.
+    """
+    from .interfaces import check_made
     from .sampler import InBatch
 
+    make = record.load()
     entries = parameters(make).values()
     given = {"inner": InBatch()} if any(entry.name == "inner" for entry in entries) else {}
     needed = [entry for entry in entries if entry.default is entry.empty and entry.kind not in _ANY_NUMBER]
-    return None if any(entry.name not in given for entry in needed) else make(**given)
+    if any(entry.name not in given for entry in needed):
+        return None
+    with record.blamed():
+        made = make(**given)
+    check_made(record, made)
+    return made
 
 
 def _any(objective: Any) -> Any:

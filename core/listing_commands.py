@@ -2,8 +2,12 @@
 
 import inspect
 import json
+import os
+import sys
+import traceback
 import warnings
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from dataclasses import replace
 from typing import Any
 
@@ -50,7 +54,13 @@ def list_plugins(*, as_json: bool, load: bool) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PluginWarning)  # what failed stands in the table
         plugins = registry().plugins
-    plugins = tuple(_tried(plugin) for plugin in plugins) if load else plugins
+    if load:
+        with redirect_stdout(sys.stderr):  # what a plugin prints is no part of the listing
+            plugins = tuple(_tried(plugin) for plugin in plugins)
+    if os.environ.get("KONTRAST_TRACEBACK") == "1":
+        for plugin in plugins:
+            if plugin.error is not None:
+                traceback.print_exception(plugin.error)
     if as_json:
         print(json.dumps([_described(plugin) for plugin in plugins], indent=2))
     else:
@@ -63,12 +73,14 @@ def list_plugins(*, as_json: bool, load: bool) -> int:
 
 
 def _tried(plugin: Plugin) -> Plugin:
+    from .interfaces import check_made  # imports torch
+
     for record in plugin.records:
         try:
             make = record.load()
             entries = inspect.signature(make).parameters.values()
             if all(entry.default is not entry.empty or entry.kind in _ANY_NUMBER for entry in entries):
-                make()
+                check_made(record, make())
         except (Exception, SystemExit) as error:  # it is shown
             return replace(plugin, state="failed", stage=f"{record.kind} `{record.name}`", error=error)
     return plugin

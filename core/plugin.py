@@ -7,7 +7,7 @@ stage and cause while the others load.
 
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from importlib.metadata import Distribution, EntryPoint, entry_points, version
@@ -79,11 +79,15 @@ class Plugin:
         """Distribution and version."""
         return f"{self.distribution} {self.version}".strip()
 
+    @property
+    def title(self) -> str:
+        """Name and source, as sentences have them."""
+        return f"plugin `{self.name}` ({self.source})"
+
     def __str__(self) -> str:
-        text = f"plugin `{self.name}` ({self.source})"
         if self.error is None:
-            return f"{text} {self.state}"
-        return f"{text} failed at {self.stage}: {self.cause}; mend it or set KONTRAST_DISABLE_PLUGINS={self.name}"
+            return f"{self.title} {self.state}"
+        return f"{self.title} failed at {self.stage}: {self.cause}; mend it or set KONTRAST_DISABLE_PLUGINS={self.name}"
 
     @property
     def cause(self) -> str:
@@ -131,12 +135,11 @@ def _load(point: EntryPoint, claims: list[EntryPoint], manager: pluggy.PluginMan
         stage, begun = "import", time.perf_counter()
         with redirect_stdout(sys.stderr):  # what a plugin prints must not stand between the lines of a table or JSON
             module = point.load()
-        plugin = replace(plugin, seconds=time.perf_counter() - begun)
-        stage = "hooks"
-        _register(module, point.name, manager)
-        stage = "records"
-        provided = f"plugin `{plugin.name}` ({plugin.source})"
-        return replace(plugin, records=tuple(_collect(module, provided, manager)))
+            plugin = replace(plugin, seconds=time.perf_counter() - begun)
+            stage = "hooks"
+            _register(module, point, manager)
+            stage = "records"
+            return replace(plugin, records=tuple(_collect(module, plugin.title, manager)))
     except (Exception, SystemExit) as error:  # whatever a plugin raises, the others load; the registry reports it
         manager.unregister(name=point.name)
         seconds = time.perf_counter() - begun if stage == "import" else plugin.seconds
@@ -171,36 +174,59 @@ def _check_version(distribution: Distribution | None) -> None:
             )
 
 
-def _register(module: object, name: str, manager: pluggy.PluginManager) -> None:
+def _register(module: object, point: EntryPoint, manager: pluggy.PluginManager) -> None:
     for hook in KINDS:
         function = (
             getattr(module, hook, None) if isinstance(module, ModuleType) else None
         )  # of an object pluggy says it
         if isinstance(function, FunctionType) and (names := list(signature(function).parameters)):
             raise InvalidValueError(f"`{hook}` must take no arguments, got ({', '.join(names)})")
-    manager.register(module, name=name)
-    callers = {caller.name: caller for caller in manager.get_hookcallers(module) or ()}
-    for hook, caller in sorted(callers.items()):
-        if not caller.has_spec():
+    manager.register(module, name=point.name)
+    callers = {caller.name for caller in manager.get_hookcallers(module) or ()}
+    unmarked = [
+        name
+        for name in dir(module)
+        if name.startswith("kontrast_") and name not in callers and callable(getattr_static(module, name, None))
+    ]
+    for hook in sorted([*callers, *unmarked]):
+        if hook not in KINDS:
             raise UnknownNameError("hook", hook, KINDS)
-    for hook in KINDS:
-        if hook not in callers and callable(getattr_static(module, hook, None)):
-            raise InvalidValueError(f"`{hook}` must be marked by @kontrast.hookimpl, or it is never called")
+    for hook in unmarked:
+        raise InvalidValueError(f"`{hook}` must be marked by @kontrast.hookimpl, or it is never called")
+    if not callers:
+        raise InvalidValueError(f"`{point.value}` has no function marked by @kontrast.hookimpl")
 
 
 def _collect(module: object, provided: str, manager: pluggy.PluginManager) -> Iterator[Record]:
     others = [plugin for plugin in manager.get_plugins() if plugin is not module]
+    implemented = {caller.name for caller in manager.get_hookcallers(module) or ()}
     for hook, kind in KINDS.items():
+        if hook not in implemented:
+            continue
         names = set()
-        for result in manager.subset_hook_caller(hook, remove_plugins=others)():
-            for record in result:
-                if not isinstance(record, kind):
-                    found = f"{record}" if isinstance(record, Record) else repr(record)
-                    raise InvalidValueError(f"{hook} must return {kind.__name__} records, got {found}")
-                if record.name in names:
-                    raise InvalidValueError(f"{hook} returns {kind.kind} `{record.name}` twice")
-                names.add(record.name)
-                yield replace(record, provider=provided)
+        for record in _returned(hook, manager.subset_hook_caller(hook, remove_plugins=others)):
+            if not isinstance(record, kind):
+                raise InvalidValueError(f"{hook} must return {kind.__name__} records, got {_shown(record)}")
+            if record.name in names:
+                raise InvalidValueError(f"{hook} returns {kind.kind} `{record.name}` twice")
+            names.add(record.name)
+            yield replace(record, provider=provided)
+
+
+def _returned(hook: str, call: Callable[[], list[Any]]) -> list[Any]:
+    """Call a plugin's hook and return what it returns, as a list."""
+    try:
+        results = call()
+        records = results[0] if results else None  # None is dropped
+        if isinstance(records, Iterable) and not isinstance(records, (str, Mapping)):
+            return list(records)  # a generator runs here
+    except Exception as error:
+        raise PluginError(f"{hook} raised {type(error).__name__}: {error}") from error
+    raise InvalidValueError(f"`{hook}` must return a list of records, got {_shown(records)}")
+
+
+def _shown(found: Any) -> str:
+    return f"{found}" if isinstance(found, Record) else repr(found)
 
 
 def _source(distribution: Distribution | None) -> tuple[str, str]:

@@ -42,7 +42,7 @@ class Record:
         provider: whose it is, for errors; the registry fills it in.
 
     Raises:
-        InvalidValueError: if the name or the factory is not of that form.
+        InvalidValueError: if the name, the factory or a text is not of that form.
     """
 
     kind: ClassVar[str] = ""
@@ -57,9 +57,10 @@ class Record:
     provider: str = field(default="", kw_only=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            article = "an" if self.kind[0] in "aeio" else "a"
             raise InvalidValueError(
-                f"a {self.kind}'s name must be lower-case letters, digits and single hyphens, got {self.name!r}"
+                f"{article} {self.kind}'s name must be lower-case letters, digits and single hyphens, got {self.name!r}"
             )
         path = self.factory if isinstance(self.factory, str) else ""
         if not callable(self.factory) and not self._path.fullmatch(path):
@@ -67,6 +68,12 @@ class Record:
                 f"the factory of {self.kind} `{self.name}` must be a callable or '{self._path_form}', "
                 f"got {self.factory!r}"
             )
+        for label in ("summary", "paper", "extra"):
+            text = getattr(self, label)
+            if not isinstance(text, str) or len(text.splitlines()) > 1:
+                raise InvalidValueError(
+                    f"the {label} of {self.kind} `{self.name}` must be one line of text, got {text!r}"
+                )
 
     def __str__(self) -> str:
         return f"{self.kind} `{self.name}`" + (f" of {self.provider}" if self.provider else "")
@@ -222,7 +229,8 @@ class RecipeRecord(Record):
 
         try:
             options = yaml.safe_load(files(package).joinpath(name).read_text(encoding="utf-8"))  # JSON is YAML too
-        except (ImportError, OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (ImportError, OSError, TypeError, UnicodeDecodeError, yaml.YAMLError) as error:
+            # A TypeError: the module before the colon is no package.
             raise PluginError(
                 f"{self} could not be read from {self.factory}: {type(error).__name__}: {error}"
             ) from error

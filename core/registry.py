@@ -13,7 +13,7 @@ from inspect import getdoc
 from threading import RLock
 from typing import Any, TypeVar, overload
 
-from .errors import InvalidValueError, KontrastWarning, PluginError, UnknownNameError
+from .errors import InvalidValueError, KontrastWarning, PluginError, UnknownNameError, near_names
 from .plugin import KINDS, Plugin, load_plugins
 from .records import Record
 
@@ -89,14 +89,14 @@ class Registry:
             if not distribution or _normal(plugin.distribution) == _normal(distribution)
         ]
         if not providers:
-            failed = [plugin for plugin in self.plugins if plugin.error is not None]
-            hint = f". Not loaded: {'; '.join(map(str, failed))}" if failed else ""
-            cause = failed[0].error if failed else None
+            absent = [plugin for state in ("failed", "disabled") for plugin in self._found if plugin.state == state]
+            hint = f". Not loaded: {'; '.join(map(str, absent))}" if absent else ""
+            cause = absent[0].error if absent else None
             raise UnknownNameError(kind.kind, name, claims, hint=hint) from cause
         if len(providers) > 1:
             names = sorted({f"{plugin.distribution}:{short}" for plugin, _ in providers})
             raise PluginError(
-                f"{kind.kind} `{short}` is claimed by {' and '.join(str(plugin) for plugin, _ in providers)}; "
+                f"{kind.kind} `{short}` is claimed by {' and '.join(plugin.title for plugin, _ in providers)}; "
                 f"write {' or '.join(f'`{choice}`' for choice in names)}"
             )
         return providers[0][1]
@@ -132,13 +132,23 @@ def registry() -> Registry:
         _loading.append(True)
         try:
             allow = os.environ.get("KONTRAST_PLUGINS")
-            return Registry(
+            made = Registry(
                 allow=None if allow is None else _names(allow),
                 block=_names(os.environ.get("KONTRAST_DISABLE_PLUGINS", "")),
                 registered=_registered,
             )
+            _warn_of_unknown_plugins({plugin.name for plugin in made.plugins})
+            return made
         finally:
             _loading.clear()
+
+
+def _warn_of_unknown_plugins(known: Collection[str]) -> None:
+    if os.environ.get("RANK", "0") != "0":
+        return
+    for variable in ("KONTRAST_PLUGINS", "KONTRAST_DISABLE_PLUGINS"):
+        for name in sorted(_names(os.environ.get(variable, "")) - set(known)):
+            warnings.warn(f"{variable}: no plugin `{name}`{near_names(name, known)}", KontrastWarning, stacklevel=3)
 
 
 def get_record(kind: type[R], name: str) -> R:
@@ -178,13 +188,18 @@ def register(what: Record | type[Record], name: str = "", summary: str = "", **f
         fields: the record's other fields.
 
     Raises:
-        InvalidValueError: if something else of this process has the name.
+        InvalidValueError: if something else of this process has the name, or what is given is neither of the two.
     """
     frame = sys._getframe(1)  # whoever registers it provides it, wherever its factory comes from
     module: str = frame.f_globals.get("__name__", "__main__")
     if isinstance(what, Record):
         _add(module, what)
         return what
+    if not (isinstance(what, type) and issubclass(what, Record)) or not isinstance(name, str) or not name:
+        raise InvalidValueError(
+            f"`kontrast.register` must be given a record, or a kind of record and a name, got {what!r}; above a class "
+            'or function write e.g. @kontrast.register(kontrast.ObjectiveRecord, "my-loss")'
+        )
 
     def decorate(factory: F) -> F:
         about = summary or (getdoc(factory) or "").partition("\n")[0].rstrip(".")

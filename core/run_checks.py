@@ -1,5 +1,6 @@
 """What a run refuses or warns of before its first step."""
 
+from collections.abc import Sequence
 from typing import Any
 from warnings import warn
 
@@ -10,6 +11,7 @@ from .data import Splits
 from .errors import IncompatibleError, InvalidValueError, KontrastWarning
 from .loader import Plan
 from .method import Method
+from .observer import Observer
 
 __all__ = [
     "InexactWarning",
@@ -48,8 +50,12 @@ def check_parts(method: Any, data: Any, augmenter: Any, observers: Any) -> None:
             f"`augmenter` must be a kontrast.Augmenter, an object, got {augmenter!r}; "
             "kontrast.Identity() changes nothing"
         )
-    if isinstance(observers, str):
-        raise InvalidValueError(f"`observers` must be a list of names or objects, got the string {observers!r}")
+    if isinstance(observers, str) or not isinstance(observers, Sequence):
+        found = "the string " if isinstance(observers, str) else ""
+        raise InvalidValueError(f"`observers` must be a list of names or objects, got {found}{observers!r}")
+    for one in observers:
+        if not isinstance(one, (str, Observer)):
+            raise InvalidValueError(f"each of `observers` must be a name or a kontrast.Observer object, got {one!r}")
 
 
 def check_counts(*counts: tuple[str, Any, int]) -> None:

@@ -49,5 +49,6 @@ def _table(plugins: tuple[Plugin, ...]) -> Table:
         name = f"plugin `{plugin.name}` of {plugin.distribution}"
         state = f"failed at {plugin.stage}" if plugin.error is not None else plugin.state
         provides = ", ".join(sorted(f"{record.kind} {record.name}" for record in plugin.records))
-        table[name] = f"{name} {plugin.version} ({state}{f': {provides}' if provides else ''})"
+        called = f"{name} {plugin.version}".strip()  # what a process registered itself has no version
+        table[name] = f"{called} ({state}{f': {provides}' if provides else ''})"
     return table

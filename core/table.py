@@ -20,7 +20,7 @@ def print_table(headings: list[str], rows: list[list[str]]) -> None:
         table.add_column(heading, overflow="fold", no_wrap=heading in _SHORT)
     for row in rows:
         table.add_row(*row)
-    console = Console(width=None if sys.stdout.isatty() else 100_000, highlight=False, markup=False)
+    console = Console(width=None if sys.stdout.isatty() else 100_000, highlight=False, markup=False, emoji=False)
     with console.capture() as capture:
         console.print(table)
     print("\n".join(line.rstrip() for line in capture.get().splitlines()))

@@ -142,13 +142,68 @@ def test_the_table_has_a_line_for_each_and_nothing_twice(site: Path) -> None:
     assert float(seconds[1]) >= 0.3
 
 
-def test_a_factory_that_raises_shows_where_it_is_made(site: Path) -> None:
-    allowed = {"KONTRAST_PLUGINS": "good,bad-factory", "KONTRAST_DISABLE_PLUGINS": "kontrast-methods,kontrast-domains"}
-    done = run("-m", "kontrast", "plugins", "--load", "--json", sites=[site], environment=allowed)
+WRONG = f"""{HEAD}
+from kontrast import SamplerRecord
+@kontrast.hookimpl
+def kontrast_objectives():
+    return [ObjectiveRecord("word", word, "A word: os:A: is no emoji")]
+@kontrast.hookimpl
+def kontrast_samplers():
+    return [SamplerRecord("wordy", word)]
+def word():
+    print("hello")
+    return "a word"
+"""
+
+
+def test_a_factory_that_raises_or_makes_something_else_shows_where_it_is_made(site: Path, tmp_path: Path) -> None:
+    install(tmp_path / "site", "bad-product", WRONG)
+    allowed = {
+        "KONTRAST_PLUGINS": "good,bad-factory,bad-product",
+        "KONTRAST_DISABLE_PLUGINS": "kontrast-methods,kontrast-domains",
+        "KONTRAST_TRACEBACK": "1",
+    }
+    done = run("-m", "kontrast", "plugins", "--load", "--json", sites=[site, tmp_path / "site"], environment=allowed)
     found = {plugin["name"]: plugin for plugin in json.loads(done.stdout) if plugin["state"] != "disabled"}
-    assert {name: plugin["state"] for name, plugin in found.items()} == {"good": "loaded", "bad-factory": "failed"}
+    assert {name: plugin["state"] for name, plugin in found.items()} == {
+        "good": "loaded",
+        "bad-factory": "failed",
+        "bad-product": "failed",
+    }
     assert found["bad-factory"]["stage"] == "objective `raises`"
     assert found["bad-factory"]["cause"] == "OSError: no licence"
+    assert "in make\n" in done.stderr  # the traceback
+    assert "must return a kontrast.Objective, got 'a word'" in found["bad-product"]["cause"]
+
+
+DESCRIPTIONS = """
+import sys
+from kontrast.cli import main
+for name in ("info-nce", "in-batch", "raises", "word"):
+    print(main(["describe", name]), file=sys.stderr)
+main(["list", "objectives"])
+"""
+
+
+def test_broken_factories_do_not_keep_ours_from_being_described(site: Path, tmp_path: Path) -> None:
+    install(tmp_path / "site", "bad-product", WRONG)
+    more = {"KONTRAST_PLUGINS": "good,bad-factory,bad-product"}
+    done = run("-c", DESCRIPTIONS, sites=[site, tmp_path / "site"], environment=more)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines() == [
+        "0",
+        "0",
+        "kontrast: objective `raises` of plugin `bad-factory` (bad-factory 1.2) raised OSError: no licence; "
+        "KONTRAST_TRACEBACK=1 shows where",
+        "2",
+        "kontrast: the factory of objective `word` of plugin `bad-product` (bad-product 1.2) must return a "
+        "kontrast.Objective, got 'a word'",
+        "2",
+    ]
+    (objectives,) = [line for line in done.stdout.splitlines() if line.startswith("  goes with   objectives ")]
+    assert "good" in objectives
+    assert "word" not in objectives
+    assert "os:A: is no emoji" in done.stdout
 
 
 def test_every_other_command_says_each_failure_once_and_works(site: Path) -> None:

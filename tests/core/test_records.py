@@ -9,7 +9,9 @@ from kontrast import (
     KontrastError,
     MethodRecord,
     MissingExtraError,
+    ObjectiveRecord,
     PluginError,
+    RecipeRecord,
     SamplerRecord,
     UnknownNameError,
 )
@@ -82,6 +84,23 @@ def test_a_factory_has_one_of_two_forms(factory: object) -> None:
 def test_a_name_is_lower_case_with_hyphens(name: str) -> None:
     with pytest.raises(InvalidValueError, match="a sampler's name must be lower-case"):
         SamplerRecord(name, "a:b")
+
+
+@pytest.mark.parametrize("field", ["summary", "paper", "extra"])
+@pytest.mark.parametrize("text", [3, None, "two\nlines"])
+def test_a_text_is_one_line(field: str, text: Any) -> None:
+    with pytest.raises(InvalidValueError, match=f"the {field} of objective `x` must be one line of text, got"):
+        ObjectiveRecord("x", "a:b", **{field: text})
+
+
+def test_a_recipe_in_what_is_no_package_is_a_sentence() -> None:
+    with pytest.raises(PluginError, match=r"recipe `x` could not be read from os:nothing\.yaml: TypeError"):
+        RecipeRecord("x", "os:nothing.yaml").load()
+
+
+def test_a_names_article_fits_its_kind() -> None:
+    with pytest.raises(InvalidValueError, match=r"^an objective's name must be"):
+        ObjectiveRecord("X", "a:b")
 
 
 def test_an_unknown_name_is_one_sentence_not_its_repr() -> None:

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from os.path import join
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,8 +134,23 @@ BROKEN = {
     ),
     "unmarked hook": ("def kontrast_methods(): return []", "hooks", "must be marked by @kontrast.hookimpl"),
     "unknown argument": (f"{IMPL}def kontrast_methods(best): return []", "hooks", "best"),
-    "raising hook": (f"{IMPL}def kontrast_methods(): return 1 / 0", "records", "ZeroDivisionError"),
-    "no list": (f"{IMPL}def kontrast_methods(): return MethodRecord('a', 'm:f')", "records", "not iterable"),
+    "misspelt and unmarked": ("def kontrast_metods(): return []", "hooks", "no hook `kontrast_metods`; did you mean"),
+    "no hook": ("X = 1", "hooks", "`site_m_broken` has no function marked by @kontrast.hookimpl"),
+    "raising hook": (
+        f"{IMPL}def kontrast_methods(): return 1 / 0",
+        "records",
+        "kontrast_methods raised ZeroDivisionError: division by zero",
+    ),
+    "no list": (
+        f"{IMPL}def kontrast_methods(): return MethodRecord('a', 'm:f')",
+        "records",
+        "`kontrast_methods` must return a list of records, got method `a`",
+    ),
+    "no return": (
+        f"{IMPL}def kontrast_methods(): [MethodRecord('a', 'm:f')]",
+        "records",
+        "`kontrast_methods` must return a list of records, got None",
+    ),
     "other record": (
         f"{IMPL}def kontrast_methods(): return [ObjectiveRecord('a', 'm:f')]",
         "records",
@@ -201,7 +217,8 @@ def test_two_claims_on_one_record_name(site: Site) -> None:
     assert "only-b" in registry.records(MethodRecord)
     with pytest.raises(
         PluginError,
-        match=r"method `both` is claimed by .*\(dist-a 1\.2\).*\(dist-b 1\.2\).*`dist-a:both` or `dist-b:both`",
+        match=r"`both` is claimed by plugin `dist-a` \(dist-a 1\.2\) and plugin `dist-b` \(dist-b 1\.2\); "
+        "write `dist-a:both` or `dist-b:both`",
     ):
         registry.get(MethodRecord, "both")
     assert registry.get(MethodRecord, "dist-a:both").factory == "os.path:join"
@@ -210,6 +227,22 @@ def test_two_claims_on_one_record_name(site: Site) -> None:
     assert registry.get(MethodRecord, "dist-b:only-b").name == "only-b"
     with pytest.raises(UnknownNameError, match="no method `dist-c:both`"):
         registry.get(MethodRecord, "dist-c:both")
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_variable_that_names_no_plugin_and_a_name_of_a_disabled_one(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.add("plug-a", provides("from-a"))
+    monkeypatch.setenv("KONTRAST_PLUGINS", "plug-z")
+    monkeypatch.setenv("KONTRAST_DISABLE_PLUGINS", "plug-b, plug-a")
+    with pytest.warns(kontrast.KontrastWarning) as caught:
+        registry = kontrast.registry.registry()
+    first, second = [str(one.message) for one in caught]
+    assert first.startswith("KONTRAST_PLUGINS: no plugin `plug-z`; did you mean `plug-a`")
+    assert second.startswith("KONTRAST_DISABLE_PLUGINS: no plugin `plug-b`; did you mean `plug-a`")
+    with pytest.raises(UnknownNameError, match=r"Not loaded: plugin `plug-a` \(plug-a 1\.2\) disabled$"):
+        registry.get(MethodRecord, "from-a")
 
 
 @pytest.mark.parametrize("by", ["argument", "environment"])
@@ -364,6 +397,14 @@ def test_a_notebook_registers_by_a_record_or_a_decorator() -> None:
     provider = kontrast.registry.registry().plugins[-1]
     assert (provider.name, provider.state) == (__name__, "registered")
     assert get_record(ObjectiveRecord, f"{__name__}:mine") is record
+
+
+@pytest.mark.parametrize("given", [(type("MyLoss", (), {}),), ("my-loss",), (ObjectiveRecord,)], ids=str)
+def test_what_would_register_nothing_is_refused(given: tuple[Any, ...]) -> None:
+    with pytest.raises(
+        kontrast.InvalidValueError, match=r'write e\.g\. @kontrast\.register\(kontrast.Obj.*, "my-loss"\)'
+    ):
+        kontrast.register(*given)
 
 
 @pytest.mark.usefixtures("here")

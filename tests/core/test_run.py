@@ -156,6 +156,34 @@ def test_observers_hear_every_turn_and_a_raising_one_is_left_out_by_name() -> No
     assert bad.turns == ["run_started", "step_ended"]
 
 
+class Greedy(kt.Observer):
+    """Changes what it is given."""
+
+    def step_ended(self, metrics: Any) -> None:
+        metrics.clear()
+
+    def run_ended(self, error: BaseException | None) -> None:
+        assert error is None
+
+
+def test_an_observer_cannot_change_what_the_run_and_others_read() -> None:
+    good = Watcher()
+    with pytest.warns(UserWarning, match=r"the observer Greedy failed in step_ended and is left out"):
+        means = _run(epochs=1, warmup_epochs=0, observers=(Greedy(), good)).fit()
+    assert "loss" in means
+    assert good.turns == ["run_started", *(["step_ended"] * 2), "epoch_ended", "run_ended NoneType"]
+
+
+@pytest.mark.parametrize(
+    "observers", [[Watcher], [object()], Watcher(), "progress"], ids=["class", "any", "one", "word"]
+)
+def test_what_observes_nothing_is_refused(observers: Any) -> None:
+    with pytest.raises(
+        kt.InvalidValueError, match=r"`observers` must be a (list of names|name or a kontrast\.Observer)"
+    ):
+        _run(observers=observers)
+
+
 def test_observers_hear_of_each_checkpoint_and_a_raising_one_is_left_out(tmp_path: Path) -> None:
     good, bad = Watcher(), Watcher(raises_in="checkpoint_saved step-000000002.pt")
     with pytest.warns(UserWarning, match=r"the observer Watcher failed in checkpoint_saved and is left out"):
