@@ -23,7 +23,7 @@ from .records import (
     Record,
     SamplerRecord,
 )
-from .registry import KINDS, get_records, registry
+from .registry import KINDS, get_records, normal, registry
 from .table import print_table
 
 __all__ = ["describe"]
@@ -36,12 +36,13 @@ def describe(name: str) -> int:
         UnknownNameError: if nothing is registered under it; near names are offered.
         PluginError: if its factory cannot be imported.
     """
+    distribution, _, short = name.rpartition(":")
     found = [
         (plugin, record)
         for kind in KINDS.values()
         for claims in registry().claims(kind).values()
         for plugin, record in claims
-        if name in (record.name, f"{plugin.distribution}:{record.name}")
+        if short == record.name and (not distribution or normal(plugin.distribution) == normal(distribution))
     ]
     if not found:
         known = {name for kind in KINDS.values() for name in registry().claims(kind)}
@@ -87,6 +88,7 @@ def _facts(record: Record, make: Callable[..., Any]) -> Iterator[tuple[str, str]
     if isinstance(record, (ObserverRecord, OptimizerRecord, ProbeRecord, RecipeRecord)):
         yield "used by", _USED_BY[record.kind].format(record.name)
     if isinstance(record, MethodRecord):
+        yield "goes with", f"adapter {record.adapter}" if record.adapter else ""
         yield from _of_method(record, make)
     elif isinstance(record, ObjectiveRecord):
         yield from _of_objective(record)
@@ -100,9 +102,8 @@ def _facts(record: Record, make: Callable[..., Any]) -> Iterator[tuple[str, str]
             yield "by default", "a row for each of " + "; ".join(usual) if record.usual else ""
     elif isinstance(record, AdapterRecord):
         for kind in (EncoderRecord, AugmenterRecord, ProbeRecord):
-            fitting = [
-                name for name, other in get_records(kind).items() if getattr(other, "adapter", "") in ("", record.name)
-            ]
+            called = f"{registry().distribution(record)}:{record.name}"
+            fitting = [name for name, other in get_records(kind).items() if registry().is_for(other, called)]
             yield f"{kind.kind}s", ", ".join(fitting)
         adapter = _made(record)
         defaults = ("data", "encoder", "augmenter", "probe")

@@ -13,13 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .adapter import Adapter
 from .command_options import chosen_device, read_options, separated
 from .data import ArrayData, Data, Splits
 from .encoder import Encoder
 from .errors import IncompatibleError, InvalidValueError, PluginError
 from .evaluate import embed
 from .probe import Probe, Row, named_probe
-from .records import ProbeRecord
+from .records import AdapterRecord, ProbeRecord
+from .registry import get_record, registry
 from .saved_run import SavedRun, open_run
 from .subset import Subset, stratified
 from .table import print_table
@@ -55,7 +57,11 @@ def evaluate(given: Sequence[str]) -> int:
     folder, names = _first_look(given)
     run = None if folder is None else open_run(folder)
     if names is None:
-        names = "knn,linear" if run is None else run.adapter.default_probe
+        names = Adapter.default_probe if run is None else run.adapter.default_probe
+        homes = (
+            () if run is None else (registry().distribution(get_record(AdapterRecord, run.config["adapter"]["name"])),)
+        )
+        names = ",".join(registry().own(ProbeRecord, name, *homes, "kontrast") for name in separated(names, "--probe"))
     probes = [named_probe(name) for name in separated(names, "--probe")]
     options = read_options("evaluate", _ABOUT, {**_options_of(probes), **_OPTIONS}, given)
     rows = [row for probe in probes for row in probe.rows({**vars(options), "seed": None})]

@@ -215,6 +215,13 @@ class Method(nn.Module):
         """
         copies = _copies(views)
         anchors, candidates = self.sampler.reads(len(views))
+        last = max((*anchors, *candidates), default=0)
+        if last >= len(views):
+            raise IncompatibleError(
+                f"the sampler {type(self.sampler).__name__} reads view {last}, counted from 0, and the augmenter made "
+                f"{len(views)}; take an augmenter that goes with this method (kontrast train: --augmenter, or the "
+                "--adapter of its domain)"
+            )
         momentum = self.target_towers is not None
         online = anchors if momentum else tuple(sorted({*anchors, *candidates}))
         projected = self._through(self.towers, views, copies, online)

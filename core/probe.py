@@ -12,7 +12,7 @@ from .command_options import separated
 from .errors import IncompatibleError, InvalidValueError, PluginError
 from .option_types import is_value, meanings, parameters
 from .records import ProbeRecord
-from .registry import get_record
+from .registry import get_record, registry
 
 __all__ = ["Probe", "Row", "named_probe"]
 
@@ -98,7 +98,7 @@ class Probe:
 
     def check_adapter(self, adapter: str) -> None:
         """Raise unless the probe judges encoders of this domain."""
-        if self.record.adapter not in ("", adapter):
+        if not registry().is_for(self.record, adapter):
             raise IncompatibleError(
                 f"probe `{self.record.name}` is for the adapter `{self.record.adapter}`, and the run's is `{adapter}`; "
                 "kontrast list probes shows the others"

@@ -129,10 +129,13 @@ class Record:
         return inspect.signature(self.load(), eval_str=True)
 
 
+@dataclass(frozen=True)
 class MethodRecord(Record):
-    """A method: `factory(encoder, **parameters) -> kontrast.Method`."""
+    """A method: `factory(encoder, **parameters) -> kontrast.Method`; `adapter` names its domain where it has one."""
 
     kind = "method"
+
+    adapter: str = ""
 
 
 class ObjectiveRecord(Record):

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, overload
 
 from .errors import InvalidValueError, KontrastWarning, PluginError, UnknownNameError, near_names
 from .plugin import KINDS, Plugin, load_plugins
-from .records import Record
+from .records import AdapterRecord, Record
 
 __all__ = [
     "KINDS",
@@ -86,7 +86,7 @@ class Registry:
         providers = [
             (plugin, record)
             for plugin, record in claims.get(short, [])
-            if not distribution or _normal(plugin.distribution) == _normal(distribution)
+            if not distribution or normal(plugin.distribution) == normal(distribution)
         ]
         if not providers:
             absent = [plugin for state in ("failed", "disabled") for plugin in self._found if plugin.state == state]
@@ -109,6 +109,33 @@ class Registry:
                 if isinstance(record, kind):
                     claims.setdefault(record.name, []).append((plugin, record))
         return claims
+
+    def own(self, kind: type[Record], name: str, *distributions: str) -> str:
+        """Return the name that reaches the first of these distributions' own: the longer one where several claim it.
+
+        For what nobody asked for by name: another's claim must not take a default away.
+        """
+        providers = [plugin.distribution for plugin, _ in self.claims(kind).get(name, [])]
+        for distribution in distributions:
+            if len(providers) > 1 and distribution in providers:
+                return f"{distribution}:{name}"
+        return name
+
+    def is_for(self, record: Record, adapter: str) -> bool:
+        """Return whether a record with an `adapter` goes with the adapter that is reached by this name.
+
+        Where several distributions claim that one, what they provide themselves is for their own.
+        """
+        mine: str = getattr(record, "adapter", "")
+        mine = self.own(AdapterRecord, mine, self.distribution(record))
+        (whose, _, wanted), (given, _, name) = mine.rpartition(":"), adapter.rpartition(":")
+        return not mine or (wanted == name and (not whose or not given or normal(whose) == normal(given)))
+
+    def distribution(self, record: Record) -> str:
+        """Return the distribution that provides a record."""
+        return next(
+            (plugin.distribution for plugin in self.plugins if any(other is record for other in plugin.records)), ""
+        )
 
 
 _registered: dict[str, list[Record]] = {}
@@ -232,5 +259,5 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(name.strip() for name in text.split(",") if name.strip())
 
 
-def _normal(distribution: str) -> str:
+def normal(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()

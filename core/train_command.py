@@ -28,7 +28,7 @@ from .records import (
     Record,
     SamplerRecord,
 )
-from .registry import get_record, get_records
+from .registry import get_record, get_records, registry
 from .run import Run
 from .run_checks import check_seed
 from .same_plugins import check_same_plugins
@@ -66,10 +66,16 @@ def train(given: list[str]) -> int:
         )
     method_record = get_record(MethodRecord, names.chosen["method"])
     method_factory = method_record.load()
-    adapter = _adapter(names.chosen.setdefault("adapter", "vision"))
-    for part in ("data", "encoder", "augmenter"):
-        names.chosen.setdefault(part, getattr(adapter, f"default_{part}"))
-    optimizer_factory = get_record(OptimizerRecord, names.chosen.setdefault("optimizer", "adamw")).load()
+    known_plugins = registry()
+    homes = (known_plugins.distribution(method_record), "kontrast")
+    usual = known_plugins.own(AdapterRecord, method_record.adapter or "vision", *homes)
+    adapter = _adapter(names.chosen.setdefault("adapter", usual))
+    names.chosen.setdefault("data", adapter.default_data)
+    homes = (known_plugins.distribution(get_record(AdapterRecord, names.chosen["adapter"])), "kontrast")
+    for part, kind in (("encoder", EncoderRecord), ("augmenter", AugmenterRecord)):
+        names.chosen.setdefault(part, known_plugins.own(kind, getattr(adapter, f"default_{part}"), *homes))
+    optimizer = names.chosen.setdefault("optimizer", known_plugins.own(OptimizerRecord, "adamw", "kontrast"))
+    optimizer_factory = get_record(OptimizerRecord, optimizer).load()
     if "encoder" not in parameters(method_factory):
         raise IncompatibleError(
             f"the command line builds one encoder, and the method `{names.chosen['method']}` takes several "
@@ -136,17 +142,17 @@ def train(given: list[str]) -> int:
     _exchange(method, names, factories, parts)
     observers = [name for name in run_options.pop("observers").split(",") if name]
     with get_record(OptimizerRecord, names.chosen["optimizer"]).blamed():
-        optimizer = optimizer_factory(**parts["optimizer"])
-    if not isinstance(optimizer, OptimizerSettings):
+        settings = optimizer_factory(**parts["optimizer"])
+    if not isinstance(settings, OptimizerSettings):
         raise InvalidValueError(
             f"the factory of optimizer `{names.chosen['optimizer']}` must return kontrast.OptimizerSettings, "
-            f"got {optimizer!r}"
+            f"got {settings!r}"
         )
     run = Run(
         method,
         splits.train,
         augmenter=augmenter,
-        optimizer=optimizer,
+        optimizer=settings,
         observers=observers,
         config=config,
         **run_options,
@@ -292,8 +298,8 @@ def _adapter(name: str) -> Adapter:
 
 def _of_adapter(kind: type[EncoderRecord] | type[AugmenterRecord], name: str, adapter: str) -> Any:
     record = get_record(kind, name)
-    if record.adapter and record.adapter != adapter:
-        fitting = sorted(other.name for other in get_records(kind).values() if other.adapter in ("", adapter))
+    if not registry().is_for(record, adapter):
+        fitting = [other for other, about in get_records(kind).items() if registry().is_for(about, adapter)]
         raise IncompatibleError(
             f"{kind.kind} `{name}` is for the adapter `{record.adapter}`, not `{adapter}`; "
             f"take one of {', '.join(fitting)}"

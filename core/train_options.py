@@ -19,6 +19,8 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from .errors import InvalidValueError, UnknownNameError
 from .getters import get_recipe
 from .option_types import parameters
+from .records import ObserverRecord
+from .registry import registry
 from .run import Run
 
 __all__ = ["CHOICES", "Factory", "Names", "inner_key", "parse", "read_names", "refuse_unknown"]
@@ -134,7 +136,8 @@ def parse(names: Names, factories: Mapping[str, Factory]) -> Namespace:
         exit_on_error=False,
     )
     parser.add_argument("--out", type=str, required=names.wants != "config", help="the run's folder")
-    parser.add_argument("--observers", type=str, default="progress", help="names, with commas between them")
+    progress = registry().own(ObserverRecord, "progress", "kontrast")
+    parser.add_argument("--observers", type=str, default=progress, help="names, with commas between them")
     parser.add_class_arguments(
         Run, skip={"method", "data", "augmenter", "optimizer", "observers", "config", "out"}, fail_untyped=False
     )

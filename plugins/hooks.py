@@ -24,22 +24,40 @@ def kontrast_methods() -> list[MethodRecord]:
             "arXiv:2006.07733",
         ),
         MethodRecord("clip", f"{home}.clip:clip", "An image finds its text, a text its image", "arXiv:2103.00020"),
-        MethodRecord("cpc", f"{home}.cpc:cpc", "The past predicts the latents of later steps", "arXiv:1807.03748"),
+        MethodRecord(
+            "cpc",
+            f"{home}.cpc:cpc",
+            "The past predicts the latents of later steps",
+            "arXiv:1807.03748",
+            adapter="timeseries",
+        ),
         MethodRecord(
             "gcc",
             f"{home}.gcc:gcc",
             "Two walks around one node agree against a queue of others",
             "arXiv:2006.09963",
+            adapter="graph",
         ),
-        MethodRecord("grace", f"{home}.grace:grace", "A node's two copies agree against all nodes", "arXiv:2006.04131"),
+        MethodRecord(
+            "grace",
+            f"{home}.grace:grace",
+            "A node's two copies agree against all nodes",
+            "arXiv:2006.04131",
+            adapter="graph",
+        ),
         MethodRecord(
             "graphcl",
             f"{home}.graphcl:graphcl",
             "A graph and its augmented copy agree against other graphs",
             "arXiv:2010.13902",
+            adapter="graph",
         ),
         MethodRecord(
-            "infograph", f"{home}.infograph:infograph", "A graph knows its own nodes among others'", "arXiv:1908.01000"
+            "infograph",
+            f"{home}.infograph:infograph",
+            "A graph knows its own nodes among others'",
+            "arXiv:1908.01000",
+            adapter="graph",
         ),
         MethodRecord(
             "moco-v2",
@@ -54,10 +72,18 @@ def kontrast_methods() -> list[MethodRecord]:
             "arXiv:2002.05709",
         ),
         MethodRecord(
-            "tnc", f"{home}.tnc:tnc", "A window is like those near it, mostly unlike those far away", "arXiv:2106.00750"
+            "tnc",
+            f"{home}.tnc:tnc",
+            "A window is like those near it, mostly unlike those far away",
+            "arXiv:2106.00750",
+            adapter="timeseries",
         ),
         MethodRecord(
-            "ts2vec", f"{home}.ts2vec:ts2vec", "A time step agrees with itself in another context", "arXiv:2106.10466"
+            "ts2vec",
+            f"{home}.ts2vec:ts2vec",
+            "A time step agrees with itself in another context",
+            "arXiv:2106.10466",
+            adapter="timeseries",
         ),
         MethodRecord(
             "vicreg",

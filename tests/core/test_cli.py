@@ -151,6 +151,7 @@ def test_train_writes_a_run_with_what_was_asked(tmp_path: Path, capsys: pytest.C
             "`size` of a queue must be >= 1, got 0",
         ),
         ("simclr --out x --resume yes", "`--resume` must be one of never, auto, got yes"),
+        ("grace --out x --data nothing", "no graph data set"),  # its domain is known
         ("simclr", "`--out` must be given (see kontrast train simclr --help)"),
         ("simclr --out x --warmup_epochs nan", "`--warmup_epochs` must be of type float or null, got nan (see"),
         ("", "`kontrast train` needs a method, the first word behind it; installed: byol, "),

@@ -54,6 +54,22 @@ def test_a_momentum_method_encodes_no_view_that_its_sampler_does_not_read() -> N
     assert len(encoder.passes) == 1
 
 
+class Third(kt.InBatch):
+    """Reads a third view."""
+
+    def reads(self, num_views: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return (0,), (2,)
+
+
+def test_a_view_that_is_read_and_not_there_is_a_sentence() -> None:
+    method = kt.Method(Counting(), sampler=Third(), objective=NTXent())
+    assert len(method.encode(_views(3))) == 3
+    with pytest.raises(
+        kt.IncompatibleError, match="Third reads view 2, counted from 0, and the augmenter made 2; take"
+    ):
+        method.encode(_views(2))
+
+
 def test_every_augmented_copy_has_one_key_that_online_and_target_share() -> None:
     method = kt.Method(Counting(), target=kt.Momentum(0.9), sampler=kt.InBatch(), objective=InfoNCE())
     encoded = method.encode(_views(3))

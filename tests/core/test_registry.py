@@ -229,6 +229,74 @@ def test_two_claims_on_one_record_name(site: Site) -> None:
         registry.get(MethodRecord, "dist-c:both")
 
 
+DOMAIN = """
+import kontrast
+from kontrast import AdapterRecord, EncoderRecord, ObserverRecord, OptimizerRecord, ProbeRecord
+@kontrast.hookimpl
+def kontrast_adapters():
+    return [AdapterRecord("mine", "os:a")]
+@kontrast.hookimpl
+def kontrast_encoders():
+    return [EncoderRecord("tower", "os:a", adapter="mine"), EncoderRecord("small-cnn", "os:a", adapter="vision")]
+@kontrast.hookimpl
+def kontrast_observers():
+    return [ObserverRecord("progress", "os:a")]
+@kontrast.hookimpl
+def kontrast_optimizers():
+    return [OptimizerRecord("adamw", "os:a")]
+@kontrast.hookimpl
+def kontrast_probes():
+    return [ProbeRecord("knn", "os:a"), ProbeRecord("linear", "os:a")]
+"""
+THIRD = (
+    DOMAIN.partition("@")[0]
+    + """
+@kontrast.hookimpl
+def kontrast_encoders():
+    return [EncoderRecord("third", "os:a", adapter="mine")]
+"""
+)
+
+
+def test_two_distributions_may_claim_one_domain(site: Site) -> None:
+    site.add("dist-a", DOMAIN)
+    site.add("dist-b", DOMAIN)
+    site.add("dist-c", THIRD)
+    registry = Registry()
+    tower = registry.get(kontrast.EncoderRecord, "dist-a:tower")
+    fits = [registry.is_for(tower, name) for name in ("dist-a:mine", "Dist_A:mine", "dist-b:mine", "vision")]
+    assert fits == [True, True, False, False]
+    third = registry.get(kontrast.EncoderRecord, "third")  # of one that provides no such domain: for both
+    assert [registry.is_for(third, name) for name in ("dist-a:mine", "dist-b:mine", "vision")] == [True, True, False]
+    assert registry.is_for(registry.get(kontrast.ProbeRecord, "kontrast:knn"), "dist-a:mine")
+    # A domain's defaults are its own distribution's.
+    assert registry.own(kontrast.EncoderRecord, "tower", "dist-b", "kontrast") == "dist-b:tower"
+    assert registry.own(OptimizerRecord, "adamw", "dist-c", "kontrast") == "kontrast:adamw"
+    assert registry.own(OptimizerRecord, "sgd", "kontrast") == "sgd"
+
+
+@pytest.mark.usefixtures("fresh")
+def test_what_another_claims_takes_no_default_away(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.add("dist-a", DOMAIN)
+    out = str(site.folder / "run")
+    arguments = ["--epochs=1", "--batch_size=600", "--warmup_epochs=0", "--encoder.width=4", f"--out={out}"]
+    assert main(["train", "simclr", *arguments]) == 0
+    assert json.loads((Path(out) / "config.json").read_text())["encoder"]["name"] == "kontrast:small-cnn"
+    capsys.readouterr()
+    assert main(["evaluate", out]) == 0
+    assert "knn" in capsys.readouterr().out
+    assert main(["train", "simclr", "--optimizer=adamw", *arguments]) == 2
+    assert "optimizer `adamw` is claimed by" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("fresh")
+def test_describe_takes_a_distribution_as_packaging_does(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    record = provides("from-a", hook="kontrast_optimizers", factory="kontrast:SGD")
+    site.add("dist-a", record)
+    assert main(["describe", "Dist_A:from-a"]) == 0
+    assert "provided by  dist-a 1.2" in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("fresh")
 def test_a_variable_that_names_no_plugin_and_a_name_of_a_disabled_one(
     site: Site, monkeypatch: pytest.MonkeyPatch

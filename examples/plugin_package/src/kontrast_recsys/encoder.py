@@ -21,9 +21,9 @@ class LightGCN(kt.Encoder):
     that a batch looks up small, by a loss of its own: `l2` times the mean over samples of half their squared lengths.
 
     Args:
-        num_users: U.
-        num_items: I.
-        size: D.
+        num_users: how many users there are, U.
+        num_items: how many items, I.
+        size: of an embedding, D.
         num_layers: rounds, >= 0.
         l2: weight of the squared lengths, >= 0.
 

@@ -51,9 +51,15 @@ def kontrast_methods() -> list[MethodRecord]:
     """Return the methods."""
     home = "kontrast_recsys.methods"
     return [
-        MethodRecord("clrec", f"{home}:clrec", "A user finds the item among queued ones", "arXiv:2005.12964"),
-        MethodRecord("lightgcn", f"{home}:lightgcn", "Rank chosen items above others", "arXiv:2002.02126"),
-        MethodRecord("sgl", f"{home}:sgl", "LightGCN, and two graphs agree on every node", "arXiv:2010.10783"),
+        MethodRecord(
+            "clrec", f"{home}:clrec", "A user finds the item among queued ones", "arXiv:2005.12964", adapter="recsys"
+        ),
+        MethodRecord(
+            "lightgcn", f"{home}:lightgcn", "Rank chosen items above others", "arXiv:2002.02126", adapter="recsys"
+        ),
+        MethodRecord(
+            "sgl", f"{home}:sgl", "LightGCN, and two graphs agree on every node", "arXiv:2010.10783", adapter="recsys"
+        ),
     ]
 
 
