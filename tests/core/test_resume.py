@@ -18,6 +18,7 @@ from zipfile import ZipFile
 
 import pytest
 import torch
+from fresh import python
 from gloo import GlooPool
 from torch import Tensor, nn
 
@@ -30,9 +31,7 @@ KILLING = Path(__file__).parent / "killing.py"
 
 
 def _killed(folder: Path, world: int, kills: int, how: str = "all") -> dict[str, Any]:
-    command = [sys.executable, "-P", str(KILLING), str(folder), str(world), str(kills), "0", how]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, capture_output=True, text=True, timeout=540, env=environment)
+    result = python(str(KILLING), str(folder), str(world), str(kills), "0", how, timeout=540)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout.splitlines()[-1])
     print(found)
@@ -533,11 +532,11 @@ _run(Path(sys.argv[1]), log_every=1, epochs=2000, warmup_epochs=1, observers=(Di
 def test_a_rank_that_dies_ends_the_others_and_is_named(tmp_path: Path) -> None:
     script = tmp_path / "rank.py"
     script.write_text(RANK)
-    torchrun = (sys.executable, "-P", "-m", "torch.distributed.run")
-    command = [*torchrun, "--nproc-per-node", "2", str(script), str(tmp_path / "out"), str(Path(__file__).parent)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
+    here = Path(__file__).parent
+    environment = {"PYTHONPATH": str(here.parent)}
     started = time.monotonic()
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    result = python(*torchrun, str(script), str(tmp_path / "out"), str(here), environment=environment, timeout=120)
     assert result.returncode != 0
     assert time.monotonic() - started < 60
     assert "rank      : 1 (local_rank: 1)" in result.stderr  # torchrun's own summary of the first failure

@@ -17,6 +17,7 @@ from kontrast.records import RecipeRecord, Record
 from kontrast.registry import KINDS
 
 pytest.importorskip("mkdocs", reason="the site is built by the extra `docs`")
+pytestmark = pytest.mark.xdist_group("site")  # built once
 
 PUBLIC = {
     **{f"kontrast.{name}": getattr(kt, name) for name in kt.__all__},
