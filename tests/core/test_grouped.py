@@ -200,5 +200,5 @@ def test_rows_are_let_go_of_by_the_backward_pass() -> None:
     loss = value(replace(pairs, blocks=(replace(block, anchors=rows, candidates=rows),)), 0.7)
     del rows
     assert held() is not None
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert held() is None
