@@ -67,6 +67,7 @@ def test_describe_gives_parameters_with_type_default_and_meaning(capsys: pytest.
         ("elements", ["  wraps        another sampler", "  goes with    objectives alignment-uniformity, "]),
         ("moco-v2", ["  sampler      Queue(size=65536 (inner): ", "  objective    InfoNCE(temperature=0.2)"]),
         ("clip", ["  needs        image_encoder, text_encoder"]),
+        ("grace", ["  goes with    adapter graph"]),
         ("gin", ["  goes with    adapter graph", "  install      pip install 'kontrast[graph]'"]),
         ("graph", ["  by default   data ba2motifs, encoder gin, augmenter graphcl-views, probe svm"]),
         ("knn", ["  reads        representations alone", "encoder      Module | tuple[Representations, Repr"]),
