@@ -109,10 +109,15 @@ def objective_checks(
     expected_failures: Mapping[str, str] | None = None,
 ) -> list[Check]:
     """Return the checks that `check_objective` runs, with its arguments; for `parametrize_with_checks`."""
-    from . import objective_edges, objective_ranks, objective_values
+    from . import objective_edges, objective_pairs, objective_ranks, objective_values
 
     case = ObjectiveCase(subject, reference, oracle, sampler, similarity)
-    functions = (*objective_values.CHECKS, *objective_edges.CHECKS, *objective_ranks.CHECKS)
+    functions = (
+        *objective_values.CHECKS,
+        *objective_pairs.CHECKS,
+        *objective_edges.CHECKS,
+        *objective_ranks.CHECKS,
+    )
     expected = failures_of(case.objective(), expected_failures)
     return checks_of(f"objective {case.name}", functions, case, expected)
 

@@ -5,6 +5,7 @@ Shapes: A anchors, C candidates.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -265,6 +266,26 @@ class AnchorsWithoutPositives(Good):
         return rows.logsumexp - rows.positive_logsumexp, torch.ones(len(pairs.anchors), dtype=torch.bool)
 
 
+class FirstBlockAlone(Good):
+    """Does not see a queue."""
+
+    def rows(self, pairs: kt.Pairs) -> tuple[Tensor, Tensor]:
+        return super().rows(replace(pairs, blocks=pairs.blocks[:1]))
+
+
+class OneBlock(Good):
+    """Breaks at a queue."""
+
+    def rows(self, pairs: kt.Pairs) -> tuple[Tensor, Tensor]:
+        (block,) = pairs.blocks
+        return super().rows(replace(pairs, blocks=(block,)))
+
+
+class ForgetsHardness(Good):
+    def rows(self, pairs: kt.Pairs) -> tuple[Tensor, Tensor]:
+        return super().rows(replace(pairs, hardness=0.0))
+
+
 BROKEN: dict[str, tuple[type[kt.Objective], ...]] = {
     "inputs-unchanged": (MutatesInputs,),
     "sign": (WrongSign,),
@@ -278,6 +299,8 @@ BROKEN: dict[str, tuple[type[kt.Objective], ...]] = {
     "needs-are-true": (NeedsMoreThanItSays,),
     "gradcheck": (HalfTheGradient,),
     "order-of-rows": (ByPosition,),
+    "candidates-in-blocks": (FirstBlockAlone, OneBlock),
+    "hardness-is-heeded": (ForgetsHardness,),
     "anchors-without-positives": (CountsEveryone,),
     "anchor-weights": (ForgetsWeights, WeighsTheSumAlone),
     "no-positives-at-all": (AnchorsWithoutPositives,),
