@@ -92,10 +92,16 @@ def sampler_checks(
     expected_failures: Mapping[str, str] | None = None,
 ) -> list[Check]:
     """Return the checks that `check_sampler` runs, with its arguments; for `parametrize_with_checks`."""
-    from . import sampler_ranks, sampler_relations, sampler_state, sampler_values
+    from . import sampler_order, sampler_ranks, sampler_relations, sampler_state, sampler_values
 
     case = SamplerCase(subject, similarity, dress, reference, oracle)
-    functions = (*sampler_relations.CHECKS, *sampler_values.CHECKS, *sampler_state.CHECKS, *sampler_ranks.CHECKS)
+    functions = (
+        *sampler_relations.CHECKS,
+        *sampler_order.CHECKS,
+        *sampler_values.CHECKS,
+        *sampler_state.CHECKS,
+        *sampler_ranks.CHECKS,
+    )
     return checks_of(f"sampler {case.name}", functions, case, failures_of(case.sampler(), expected_failures))
 
 

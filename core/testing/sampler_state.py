@@ -83,4 +83,29 @@ def state_continues(case: SamplerCase) -> None:
                 commit(part, step.encoded)
 
 
-CHECKS = (pairs_change_nothing, starts_empty, any_batch_size, state_continues)
+def commit_stays_outside(case: SamplerCase) -> None:
+    """Passes commit() on: a method calls that of every part, and what is inside takes each batch in twice."""
+    step = next(case.steps((4,)))
+    detached = [view.detach() for view in step.encoded]
+    wraps = False
+    for path, _ in case.sampler().named_modules():
+        sampler = case.sampler()
+        case.pairs(sampler, step)
+        part = sampler.get_submodule(path)
+        inside = [other for other in part.modules() if other is not part and isinstance(other, PairSampler)]
+        if not isinstance(part, PairSampler) or not inside:
+            continue
+        wraps = True
+        before = [snapshot(other.state_dict()) for other in inside]
+        part.commit(detached)
+        for other, state in zip(inside, before, strict=True):
+            if what := difference(state, snapshot(other.state_dict())):
+                raise ConformanceError(
+                    f"commit() of {type(part).__name__} changed the state of the {type(other).__name__} inside it, "
+                    f"whose own commit() a method calls too: {what}"
+                )
+    if not wraps:
+        raise NotCheckedError("it has no sampler inside")
+
+
+CHECKS = (pairs_change_nothing, commit_stays_outside, starts_empty, any_batch_size, state_continues)

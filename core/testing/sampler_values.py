@@ -1,4 +1,4 @@
-"""Checks of samplers by what a loss makes of their pairs: values, gradients, order, edges, precision.
+"""Checks of samplers by what a loss makes of their pairs: values, gradients, edges, precision.
 
 Shapes: V views, N samples, D embedding size.
 """
@@ -14,11 +14,11 @@ from torch import Tensor
 from kontrast import Cosine, Encoded, Loss, Needs, Objective, Pairs, PairSampler, pair_counts, row_statistics
 
 from .checks import ConformanceError, NotCheckedError
-from .relations import element, relations
+from .relations import element
 from .sampler import Batch, SamplerCase
 from .scene import Measured, commit, measured, pairs_of, scored
 
-__all__ = ["CHECKS", "Softmax"]
+__all__ = ["CHECKS", "Softmax", "measured_on"]
 
 SIZES = (4, 6, 3, 5)
 
@@ -69,7 +69,7 @@ def _embedding(case: SamplerCase, encoded: list[Encoded], rows: Tensor) -> list[
     return [element(view) for view in views] if case.dress is None else views
 
 
-def _measured(
+def measured_on(
     case: SamplerCase, sampler: PairSampler, encoded: list[Encoded], rows: Tensor, temperature: float = 0.7
 ) -> Measured:
     """Return loss and gradients of a batch with other embeddings [V, N, D] in their own precision."""
@@ -81,7 +81,7 @@ def _measured(
 
 def _value(case: SamplerCase, seed: int) -> float:
     last = _last(case, seed)
-    return _measured(case, last.sampler, last.encoded, last.rows).value
+    return measured_on(case, last.sampler, last.encoded, last.rows).value
 
 
 def equals_the_reference(case: SamplerCase) -> None:
@@ -129,53 +129,12 @@ def gradcheck(case: SamplerCase) -> None:
         raise ConformanceError("the gradient is not that of the value by finite differences (torch.autograd.gradcheck)")
 
 
-def order_of_rows(case: SamplerCase) -> None:
-    """Depends on positions: the batch in another order, with its keys, is compared otherwise."""
-    *earlier, last = case.steps(SIZES)
-    sampler, order = case.sampler(), torch.tensor([3, 0, 4, 1, 2])
-    for step in earlier:
-        case.pairs(sampler, step)
-        commit(sampler, step.encoded)
-    turned = [_picked(view, order) for view in last.encoded]
-    first, second = (relations(pairs_of(sampler, case.similarity, views), last) for views in (last.encoded, turned))
-    if first != second:
-        example = next(iter((first - second) or (second - first)))
-        raise ConformanceError(f"with the rows in another order other rows are compared, such as {example}")
-    plain, other = (
-        _measured(case, sampler, views, torch.stack([view.rows for view in views if view.rows is not None]))
-        for views in (last.encoded, turned)
-    )
-    if not math.isclose(plain.value, other.value, rel_tol=1e-9, abs_tol=1e-12):
-        raise ConformanceError(f"the loss is {plain.value!r}, and with the rows in another order {other.value!r}")
-    if not torch.allclose(plain.embeddings[:, order], other.embeddings, rtol=1e-7, atol=1e-10):
-        raise ConformanceError("a row's gradient changes with the order of the rows")
-
-
-def _picked(view: Encoded, order: Tensor) -> Encoded:
-    """Return some rows of a view in another order, with their keys and streams."""
-    if len(view.ids) != SIZES[-1]:
-        return view  # a stream of something else than the batch's rows
-    labels, groups = (None if key is None else key[order] for key in (view.labels, view.groups))
-    rows, dense = (None if part is None else part[order] for part in (view.rows, view.dense))
-    streams = {name: _picked(stream, order) for name, stream in view.streams.items()}
-    return replace(
-        view,
-        rows=rows,
-        ids=view.ids[order],
-        copies=view.copies[order],
-        labels=labels,
-        groups=groups,
-        dense=dense,
-        streams=streams,
-    )
-
-
 def duplicates(case: SamplerCase) -> None:
     """Tells rows apart by their values: samples that are embedded alike are taken for one."""
     last = _last(case)
     for what, which in (("some samples", [0, 1, 0, 3, 0]), ("all samples", [0] * 5)):
         rows = last.rows[:, which]
-        _measured(case, last.sampler, last.encoded, rows).check_finite(f"with {what} embedded alike")
+        measured_on(case, last.sampler, last.encoded, rows).check_finite(f"with {what} embedded alike")
         near = rows + 1e-7 * torch.randn(rows.shape, generator=torch.Generator().manual_seed(1), dtype=rows.dtype)
         # The loss itself may jump: what lies just below a positive is chosen, and what equals it is not.
         equal, apart = (_counts(case, last, part) for part in (rows, near))
@@ -201,7 +160,7 @@ def zero_vectors(case: SamplerCase) -> None:
     ):
         rows = last.rows.clone()
         rows[at] = 0
-        found = _measured(case, last.sampler, last.encoded, rows)
+        found = measured_on(case, last.sampler, last.encoded, rows)
         found.check_finite(f"with {what}")
         if isinstance(case.similarity, Cosine) and found.embeddings[(rows == 0).all(-1)].any():
             raise ConformanceError(f"with {what} a zero row has a gradient; the cosine's is zero (kontrast.Cosine)")
@@ -239,7 +198,7 @@ def _cast(case: SamplerCase, dtype: torch.dtype) -> tuple[_Last, _Last]:
 def _same(
     case: SamplerCase, both: tuple[_Last, _Last], temperature: float, where: str, value: float, slope: float
 ) -> None:
-    found, exact = (_measured(case, one.sampler, one.encoded, one.rows, temperature) for one in both)
+    found, exact = (measured_on(case, one.sampler, one.encoded, one.rows, temperature) for one in both)
     found.check_finite(where)
     if not math.isclose(found.value, exact.value, rel_tol=value, abs_tol=value):
         raise ConformanceError(f"{where} the loss is {found.value:.7g}, and {exact.value:.7g} in float64")
@@ -252,7 +211,6 @@ CHECKS: Sequence[Callable[[SamplerCase], None]] = (
     equals_the_reference,
     equals_the_oracle,
     gradcheck,
-    order_of_rows,
     duplicates,
     zero_vectors,
     temperatures,

@@ -342,6 +342,27 @@ class TakesMultiples(Memory):
         super().commit(encoded)
 
 
+class ByPlace(Good):
+    """Row i of view 0 belongs to row i of view 1, whatever their ids."""
+
+    def pairs(self, encoded: Views) -> list[kt.Pairs]:
+        ours, all_ours = encoded[0], kt.across_ranks(encoded[0])
+        theirs = kt.across_ranks(encoded[1])
+        assert ours.rows is not None
+        assert theirs.rows is not None
+        place = (all_ours.copies[:, None] == ours.copies).double().argmax(0)
+        match = kt.Keys(match=place), kt.Keys(match=torch.arange(len(theirs.rows)))
+        return [kt.Pairs((kt.Block(ours.rows, theirs.rows, *match),), rows=ours)]
+
+    def reads(self, num_views: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return (0,), (1,)
+
+
+class PassesCommitOn(kt.Wrapper):
+    def commit(self, encoded: Views) -> None:
+        self.inner.commit(encoded)
+
+
 BROKEN: dict[str, tuple[Callable[[], kt.PairSampler], ...]] = {
     "inputs-unchanged": (Mutates, MutatesInCommit),
     "keys-and-shapes": (NoList, Int32Keys, IndexBeyond),
@@ -357,7 +378,7 @@ BROKEN: dict[str, tuple[Callable[[], kt.PairSampler], ...]] = {
     "gradient-on-2-processes": (GathersWithoutGradient,),
     "gradient-on-3-processes": (GathersWithoutGradient,),
     "gradcheck": (Detaches,),
-    "order-of-rows": (WeighsByPosition, LeavesOutThird),
+    "order-of-rows": (WeighsByPosition, LeavesOutThird, ByPlace),
     "duplicates": (OnePerValue,),
     "zero-vectors": (Divides,),
     "half-precision": (WeighsByLength,),
@@ -366,6 +387,10 @@ BROKEN: dict[str, tuple[Callable[[], kt.PairSampler], ...]] = {
     "reads-is-true": (ReadsMore,),
     "arrange": (Drops, Shuffles, SortsInPlace),
     "pairs-change-nothing": (RemembersInPairs,),
+    "commit-stays-outside": (
+        lambda: PassesCommitOn(kt.Queue(kt.InBatch(), size=64)),
+        lambda: kt.HardNegatives(PassesCommitOn(kt.Queue(kt.InBatch(), size=64))),
+    ),
     "starts-empty": (StartsWithNoise,),
     "any-batch-size": (TakesMultiples,),
     "state-continues": (LosesItsPointer, LosesItsRows),
