@@ -57,7 +57,7 @@ class EncoderCase:
 
 
 def returns_rows(case: EncoderCase) -> None:
-    """Wrong shape: not one finite floating-point row per row of the view, or of another size than it says."""
+    """Wrong shape or dtype: not one finite row per row of the view, of the size that it says and the weights' dtype."""
     view, encoder = case.view(), case.encoder()
     rows = encoder(view.inputs)
     if not isinstance(rows, Tensor) or rows.ndim != 2 or len(rows) != len(view.ids) or not rows.is_floating_point():
@@ -66,6 +66,11 @@ def returns_rows(case: EncoderCase) -> None:
     size = getattr(encoder, "representation_size", None)
     if size != rows.shape[1]:
         raise ConformanceError(f"`representation_size` is {size}, and the rows are of size {rows.shape[1]}")
+    given = (part for part in (*encoder.parameters(), *encoder.buffers(), view.inputs) if isinstance(part, Tensor))
+    dtypes = {part.dtype for part in given if part.is_floating_point()}
+    if dtypes and rows.dtype not in dtypes:
+        wanted = " or ".join(sorted(map(str, dtypes)))
+        raise ConformanceError(f"rows must be {wanted}, as its weights and inputs are, got {rows.dtype}")
     if not rows.isfinite().all():
         raise ConformanceError("the representations are not finite")
 

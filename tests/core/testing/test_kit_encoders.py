@@ -37,6 +37,11 @@ class NoRows(Linear):
         return super().forward(inputs)[:, None]
 
 
+class Halves(Linear):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs).half()
+
+
 class ScalesInPlace(Linear):
     def forward(self, inputs: Tensor) -> Tensor:
         return super().forward(inputs.mul_(0.5))
@@ -290,7 +295,7 @@ class FiveElements(kt.Augmenter):
 
 
 ENCODERS: dict[str, tuple[type[nn.Module], ...]] = {
-    "returns-rows": (OtherSize, NoRows),
+    "returns-rows": (OtherSize, NoRows, Halves),
     "keys-carried": (ForgetsKeys,),
     "encode-is-forward": (TrainsOther,),
     "inputs-unchanged": (ScalesInPlace, MarksElements),
