@@ -196,7 +196,11 @@ def adapter_checks(
 ) -> list[Check]:
     """Return the checks that `check_adapter` runs, with its arguments; for `parametrize_with_checks`."""
     name = subject if isinstance(subject, str) else getattr(subject, "__name__", type(subject).__name__)
-    made = get_record(AdapterRecord, subject).load()() if isinstance(subject, str) else subject
+    made = subject
+    if isinstance(subject, str):
+        record = get_record(AdapterRecord, subject)
+        with record.blamed():
+            made = record.load()()
     adapter = made() if isinstance(made, type) or (callable(made) and not isinstance(made, Adapter)) else made
     if not isinstance(adapter, Adapter):
         raise InvalidValueError(f"`{name}` must be or make a kontrast.Adapter, got {type(adapter).__name__}")

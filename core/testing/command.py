@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from typing import Any, NoReturn
 
 from kontrast import (
@@ -72,9 +74,10 @@ def check(arguments: Sequence[str]) -> int:
     if options.kind is not None:
         get_record(CHECKABLE[options.kind][0], options.name)  # an unknown name is said here
     reports = []
-    for kind in kinds:
-        checks = CHECKABLE[kind][1](options.name, expected_failures=expected)
-        reports.append((kind, run_checks(checks)))
+    with redirect_stdout(sys.stderr):  # what a plugin prints must not stand in the JSON
+        for kind in kinds:
+            checks = CHECKABLE[kind][1](options.name, expected_failures=expected)
+            reports.append((kind, run_checks(checks)))
     if options.json:
         print(json.dumps([_as_json(kind, options.name, report) for kind, report in reports], indent=2))
     else:

@@ -5,6 +5,7 @@ this process.
 """
 
 import atexit
+import os
 import pickle
 import shutil
 import sys
@@ -155,6 +156,7 @@ _DIED = "the process ended; a script that checks something must do it under `if 
 
 
 def _serve(pipe: Connection) -> None:
+    os.dup2(2, 1)  # standard output is the caller's: what a plugin prints here goes where errors do
     torch.set_num_threads(1)
     while True:
         try:

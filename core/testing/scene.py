@@ -6,6 +6,7 @@ Shapes: V views, N samples, D embedding size.
 import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -65,7 +66,8 @@ def made(subject: Any, kind: type[Any], interface: type[T], fill: Mapping[str, A
     """
     if isinstance(subject, interface):
         return type(subject).__name__, None, subject
-    factory = get_record(kind, subject).load() if isinstance(subject, str) else subject
+    record = get_record(kind, subject) if isinstance(subject, str) else None
+    factory = subject if record is None else record.load()
     name = subject if isinstance(subject, str) else getattr(subject, "__name__", type(subject).__name__)
     if not callable(factory):
         raise InvalidValueError(
@@ -86,7 +88,8 @@ def made(subject: Any, kind: type[Any], interface: type[T], fill: Mapping[str, A
             f"`{name}` needs {', '.join(f'`{entry}`' for entry in lacking)}, which no check can make up; "
             "pass an object, or a function without parameters that makes one"
         )
-    result = factory(**given)
+    with nullcontext() if record is None else record.blamed():
+        result = factory(**given)
     if not isinstance(result, interface):
         raise InvalidValueError(f"`{name}` must make a kontrast.{interface.__name__}, got {type(result).__name__}")
     return name, factory, result

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from fresh import python
 from gloo import GlooPool
 
 import kontrast as kt
+import kontrast.registry
 from kontrast.cli import main
 from kontrast.plugins.objectives import InfoNCE, NTXent
 from kontrast.testing import (
@@ -34,6 +35,7 @@ from kontrast.testing import (
     run_checks,
     sampler_checks,
 )
+from kontrast.testing.command import CHECKABLE
 
 
 def right() -> None: ...
@@ -189,6 +191,50 @@ def test_what_the_command_refuses(arguments: str, sentence: str, capsys: pytest.
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     assert sentence in captured.err
+
+
+def _loud() -> kt.PairSampler:
+    print("what a plugin has to say")
+    raise OSError("its file is frozen")
+
+
+def test_what_a_plugin_prints_is_not_in_the_json(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def checks(name: str, **_: Any) -> list[Check]:
+        return [Check("loud", "It prints.", f"sampler {name}", lambda: print("hello"))]
+
+    monkeypatch.setitem(CHECKABLE, "sampler", (kt.SamplerRecord, checks))
+    assert main(["check", "queue", "--kind", "sampler", "--json"]) == 0
+    captured = capsys.readouterr()
+    (found,) = json.loads(captured.out)
+    assert (found["passed"], captured.err) == (True, "hello\n")
+
+
+@pytest.fixture
+def frozen() -> Iterator[None]:
+    kt.register(kt.SamplerRecord("frz", _loud))
+    yield
+    kontrast.registry._registered.clear()  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.usefixtures("frozen")
+def test_a_factory_that_raises_is_one_sentence_that_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "frz"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    said, sentence = captured.err.splitlines()
+    assert said == "what a plugin has to say"
+    assert "sampler `frz`" in sentence
+    assert "raised OSError: its file is frozen" in sentence
+
+
+def _output_is_where_errors_go() -> bool:
+    return os.path.sameopenfile(1, 2)
+
+
+def test_processes_print_where_errors_go(gloo: GlooPool) -> None:
+    assert gloo.run(2, _output_is_where_errors_go) == [True, True]
 
 
 def _world(number: int) -> tuple[int, int, int]:
