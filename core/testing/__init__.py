@@ -3,8 +3,8 @@
     from kontrast.testing import check_objective
     check_objective("my-loss", oracle=my_loss_in_plain_loops)
 
-On the CPU, without pytest and without private names; several GPUs are checked by processes of its own. `kontrast check
-NAME` does the same from the command line, `parametrize_with_checks` makes one test of each check.
+On the CPU, without pytest, by the plugin's public interface alone; several GPUs are checked by processes of its own.
+`kontrast check NAME` does the same from the command line, `parametrize_with_checks` makes one test of each check.
 """
 
 from .adapter import adapter_checks, check_adapter
