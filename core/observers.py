@@ -19,10 +19,10 @@ class Observers:
         self._active = [_made(one) if isinstance(one, str) else one for one in observers]
 
     def call(self, turn: str, *arguments: Any) -> None:
-        """Call one turn of every observer."""
+        """Call one turn of every observer; each gets its own copy of the metrics."""
         for observer in tuple(self._active):
             try:
-                getattr(observer, turn)(*arguments)
+                getattr(observer, turn)(*(dict(part) if isinstance(part, dict) else part for part in arguments))
             except Exception as error:  # an observer must not end a run; it is named, and silent from here
                 self._active.remove(observer)
                 warn(

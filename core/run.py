@@ -5,7 +5,6 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -271,7 +270,7 @@ class Run:
                 continue
             watch.look(self._read())
             if ends_epoch:
-                self._observers.call("epoch_ended", part.epoch, MappingProxyType(self._metrics.means()))
+                self._observers.call("epoch_ended", part.epoch, self._metrics.means())
             saved = True
             if self._is_due(done) or (ends_epoch and not self.checkpoint_every) or signal or done == total:
                 saved = self._save(done)
@@ -313,7 +312,7 @@ class Run:
         rows = self._metrics.read()
         for row in rows:
             self.folder.log(row)
-            self._observers.call("step_ended", MappingProxyType(row))  # to be read, by all of them
+            self._observers.call("step_ended", row)
             if not row["rows"]:
                 raise IncompatibleError(
                     f"a step must compare something, and in step {int(row['step'])} no row had a positive; "
