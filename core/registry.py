@@ -260,4 +260,5 @@ def _names(text: str) -> frozenset[str]:
 
 
 def normal(distribution: str) -> str:
+    """Return a distribution's name as indexes compare it: in lower case, runs of `-`, `_` and `.` as one `-`."""
     return re.sub(r"[-_.]+", "-", distribution).lower()

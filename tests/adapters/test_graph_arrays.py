@@ -57,7 +57,8 @@ def test_views_of_directed_graphs_and_of_one_large_graph_are_the_same(monkeypatc
 
     def around() -> list[kt.View]:
         nodes = graph.EgoNetworks(whole(), walks=walks)
-        return nodes.views()(nodes.batch(seeds), kt.Draws(2))
+        views: list[kt.View] = nodes.views()(nodes.batch(seeds), kt.Draws(2))
+        return views
 
     check(around, monkeypatch)
 
@@ -75,4 +76,8 @@ def check(make: Callable[[], list[kt.View]], monkeypatch: pytest.MonkeyPatch) ->
         ]
         for name, tensor in found[0].items():
             other = found[1][name]
-            assert other is None if tensor is None else torch.equal(tensor, other), name
+            if tensor is None:
+                assert other is None, name
+            else:
+                assert isinstance(other, torch.Tensor), name
+                assert torch.equal(tensor, other), name
