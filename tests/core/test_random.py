@@ -51,11 +51,12 @@ def test_mix_is_the_same_on_a_gpus_way_whatever_shape() -> None:
 def test_leading_bits_are_those_of_the_hash_on_the_cpu_as_on_a_gpu(bits: int) -> None:
     samples = torch.randint(-(2**63), 2**63 - 1, (6,), generator=torch.Generator().manual_seed(1))
     number = torch.tensor([0, 1, 17, 1 << 40, 1 << 62, 3])
-    for given in ((samples, number), (samples[:, None], number[:3]), (samples[::2], number[1::2]), (samples[:0],) * 2):
-        pairs = zip(*(part.flatten().tolist() for part in torch.broadcast_tensors(*given)), strict=True)
+    none = samples[:0]
+    for own, place in ((samples, number), (samples[:, None], number[:3]), (samples[::2], number[1::2]), (none, none)):
+        pairs = zip(*(part.flatten().tolist() for part in torch.broadcast_tensors(own, place)), strict=True)
         expected = [mix_in_python(sample + GOLDEN * (n + 1)) >> (64 - bits) for sample, n in pairs]
         for way in (leading_by_numpy, leading_by_torch):
-            assert way(*given, bits).flatten().tolist() == expected
+            assert way(own, place, bits).flatten().tolist() == expected
 
 
 def test_mix_gives_the_published_sequence() -> None:
