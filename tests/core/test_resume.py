@@ -31,7 +31,10 @@ KILLING = Path(__file__).parent / "killing.py"
 
 
 def _killed(folder: Path, world: int, kills: int, how: str = "all") -> dict[str, Any]:
-    result = python(str(KILLING), str(folder), str(world), str(kills), "0", how, timeout=540)
+    # A new process: loader workers of a forked one start slowly, and all kills would come before the first checkpoint.
+    command = [sys.executable, "-P", str(KILLING), str(folder), str(world), str(kills), "0", how]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=540, env=environment)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout.splitlines()[-1])
     print(found)
