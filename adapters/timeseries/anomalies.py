@@ -13,7 +13,7 @@ __all__ = ["anomaly_scores"]
 
 
 def anomaly_scores(
-    encoder: kt.Encoder, recording: Tensor, *, context: int = 201, memory: int = 21, batch_size: int = 256
+    encoder: kt.Encoder, recording: Tensor, *, context: int = 201, memory: int = 21, batch_size: int = 32
 ) -> Tensor:
     """Return how much each time step changes what the encoder says of it, beside the steps before it.
 

@@ -47,7 +47,7 @@ def forecast(
     train: float = 0.6,
     validation: float = 0.2,
     limit: int = 100_000,
-    batch_size: int = 256,
+    batch_size: int = 32,
 ) -> list[Forecast]:
     """Return the errors of ridge regressions from a step's representation to the values of the next H steps.
 
@@ -103,7 +103,7 @@ def _one(parts: list[tuple[Tensor, Tensor]], horizon: int, limit: int) -> Foreca
         pairs.append((rows[: len(ahead)][known].numpy(), ahead[known].numpy()))
     fitted, chosen, judged = pairs
     stride = max(1, math.ceil(len(fitted[0]) / limit))
-    fitted = fitted[0][::stride], fitted[1][::stride]
+    fitted = fitted[0][::stride].astype(np.float64), fitted[1][::stride].astype(np.float64)
     models = [model.Ridge(alpha=alpha).fit(*fitted) for alpha in ALPHAS]
 
     def score(number: int) -> float:

@@ -15,7 +15,7 @@ __all__ = ["as_recording", "last_steps"]
 
 
 def last_steps(
-    encoder: kt.Encoder, recording: Tensor, context: int, *, hide: bool = False, batch_size: int = 256
+    encoder: kt.Encoder, recording: Tensor, context: int, *, hide: bool = False, batch_size: int = 32
 ) -> Iterator[Tensor]:
     """Yield the representations of a recording's steps in order, [B, D] at a time, on the CPU.
 
@@ -27,7 +27,7 @@ def last_steps(
         recording: [T, C].
         context: L, >= 1.
         hide: hide the last step of every window from the encoder (`View.masked`).
-        batch_size: windows encoded at once.
+        batch_size: windows encoded at once; few, whose layers' outputs a CPU's caches hold.
 
     Raises:
         IncompatibleError: if the encoder gives pooled representations alone.
