@@ -3,6 +3,7 @@
 Shapes: A anchors, C candidates of a block (or slots, with an index), P positive pairs.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -178,13 +179,25 @@ def _measured(part: BlockStatistics, found: Listed | None) -> Measured:
         if logits is None:  # they were not among the products
             logits = listed_logits(prepared, block, slots, inverse_temperature)
         count = torch.bincount(logits[0], minlength=len(a))
-        total = logits[1].new_zeros(len(a)).index_add(0, logits[0], logits[1])
-        if not count.is_cuda and len(count) and int(count.max()) <= 1:  # the common case; a card would be waited for
-            positive = torch.where(count > 0, total, -torch.inf)
+        least, most = _extremes(count)
+        if least == most == 1:  # the common case; they are in order of anchors
+            total = positive = logits[1]
         else:
-            positive = _scattered_log_sum_exp(logits[1], logits[0], len(a))
+            total = logits[1].new_zeros(len(a)).index_add(0, logits[0], logits[1])
+            if most <= 1:
+                positive = torch.where(count > 0, total, -torch.inf)
+            else:
+                positive = _scattered_log_sum_exp(logits[1], logits[0], len(a))
     weight = walked[1 + len(powers)] if walked and weighted else negatives.to(total.dtype).log()
     return Measured(logits, Sums(count, negatives, total, positive, tuple(sums), weight))
+
+
+def _extremes(count: Tensor) -> tuple[int, float]:
+    """Return the least and the most positives an anchor has; on a card, which would be waited for, what is possible."""
+    if count.is_cuda or not len(count):
+        return 0, math.inf
+    least, most = count.aminmax()
+    return int(least), int(most)
 
 
 @dataclass(frozen=True)

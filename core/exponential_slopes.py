@@ -28,7 +28,10 @@ def slopes(
     kept: Iterator[Tensor] | None,
     of_candidates: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the gradients of anchors and candidates; the log-sums `result` and the shifts are in bits."""
+    """Return the gradients of anchors and candidates; the log-sums `result` and the shifts are in bits.
+
+    A row of nothing has weight 0, and a finite log-sum.
+    """
     mirrored = candidates is None
     others = anchors if candidates is None else candidates
     written = _once_each(spec, len(anchors))
@@ -41,8 +44,7 @@ def slopes(
         rows, columns = spec.read(stack, anchors, others)
         own = stack.rows.opened(total)
         other = own if mirrored else None if other_total is None else stack.columns.opened(other_total)
-        weight = [_live(stack, stack.rows.read(part), 0.0) for part in weights]
-        whole = [_live(stack, stack.rows.read(part), -torch.inf) for part in result]
+        weight, whole = (_live(stack, [stack.rows.read(part) for part in part_of]) for part_of in (weights, result))
         if shift is not None:
             weight = _shifted(spec, weight, whole, shift)
         tiles: Any = ((part, None) for part in stack.parts)
@@ -83,16 +85,17 @@ def _once_each(spec: "Exponentials", rows: int) -> bool:
     return plain and sum(stack.rows.shape[0] * stack.rows.shape[1] for stack in stacks) == rows
 
 
-def _live(stack: Stack, values: Tensor, padding: float) -> Tensor:
-    """Return numbers per row [G, n], with another in the padding."""
-    return values if stack.rows.live is None else torch.where(stack.rows.live, values, padding)
+def _live(stack: Stack, values: list[Tensor]) -> list[Tensor]:
+    """Return numbers per row [G, n], 0 in the padding, which is read as some row."""
+    live = stack.rows.live
+    return values if live is None else [part.masked_fill(~live, 0.0) for part in values]
 
 
 def _shifted(spec: "Exponentials", weights: list[Tensor], whole: list[Tensor], shift: Tensor | float) -> list[Tensor]:
-    """Return each row's weight in front of 2^(power x (logit - shift)), [G, n]; a row of nothing has none."""
+    """Return each row's weight in front of 2^(power x (logit - shift)), [G, n]."""
     off = shift[:, :, 0] if isinstance(shift, Tensor) else shift
     return [
-        torch.where(log_sum > -torch.inf, weight * (power * off - log_sum).exp2(), 0.0)
+        weight * (power * off - log_sum).exp2_()
         for power, weight, log_sum in zip(spec.powers, weights, whole, strict=True)
     ]
 
@@ -128,8 +131,7 @@ def _slope_each(
     first = True
     for p, power in enumerate(spec.powers):
         for where, dim in [(part.rows, 2), (part.columns, 1)][: 1 + both]:
-            log_sum = whole[p][:, where]
-            shift = torch.where(log_sum > -torch.inf, log_sum, 0.0).unsqueeze(dim)
+            shift = whole[p][:, where].unsqueeze(dim)
             weight = weights[p][:, where].unsqueeze(dim)
             scaled = logits if power == 1 else torch.mul(logits, power, out=room)
             raised = torch.sub(scaled, shift, out=room).exp2_()

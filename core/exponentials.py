@@ -204,8 +204,11 @@ class _LogSums(torch.autograd.Function):
         gradient, excepted = gradients[0], gradients[1] * spec.inverse_temperature
         with full_precision(anchors):
             # Each row's weight in front of exp(power x logit); a row of nothing has none.
-            weights = gradient * anchors.new_tensor(spec.powers)[:, None] * spec.inverse_temperature
-            weights = torch.where(result > -torch.inf, weights, 0.0)
+            weights = gradient * spec.inverse_temperature
+            if len(spec.powers) > 1:
+                weights *= anchors.new_tensor(spec.powers)[:, None]
+            nothing = result == -torch.inf
+            weights.masked_fill_(nothing, 0.0)
             if ctx.frozen:
                 assert candidates is not None
                 anchor, candidate = spec.excepted
@@ -216,5 +219,6 @@ class _LogSums(torch.autograd.Function):
                 total.index_add_(0, anchor[live], candidates[candidate[live]] * excepted[live, None])
                 return None, total, None
             kept = iter(held) if ctx.kept else None
-            found = spec, anchors, candidates, result, weights, excepted, ctx.shifts, kept
+            finite = result.masked_fill(nothing, 0.0)
+            found = spec, anchors, candidates, finite, weights, excepted, ctx.shifts, kept
             return None, *slopes(*found, ctx.needs_input_grad[2])

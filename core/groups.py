@@ -6,8 +6,9 @@ Shapes: A anchors, C candidates, G groups of n rows (and m columns) in a stack.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
+
+from .arrays import Array, argsort, array, between, library, numbers, runs, tensor, true_at
 
 __all__ = ["Meeting", "Members", "groups_of", "meetings"]
 
@@ -35,21 +36,21 @@ class Members:
         return cls(None, (1, count), None, (0, count, 1))
 
     @classmethod
-    def of(cls, order: Tensor, start: Tensor, count: Tensor, first: int, last: int) -> "Members":
+    def of(cls, order: Array, start: Array, count: Array, first: int, last: int) -> "Members":
         """Return the rows `first` to `last` of the groups that begin at `start` in the order and have `count` rows."""
-        position = torch.arange(first, last, device=order.device)
+        position = numbers(last, order)[first:]
         shape = (len(start), last - first)
-        index = order[(start[:, None] + position).clamp(max=len(order) - 1)]
+        index = order[(start[:, None] + position).clip(0, len(order) - 1)]
         live = position < count[:, None]
         if not bool(live.all()):
-            return cls(index.flatten(), shape, live)
+            return cls(tensor(index.reshape(-1)), shape, tensor(live))
         corner = index[:2, :2].tolist()
         begin = corner[0][0]
         across = corner[1][0] - begin if shape[0] > 1 else 1
         along = corner[0][1] - begin if shape[1] > 1 else 1
-        group = torch.arange(len(start), device=order.device)
-        even = across > 0 and torch.equal(index, begin + across * group[:, None] + along * (position - first))
-        return cls(index.flatten(), shape, None, (begin, across, along) if even else None)
+        expected = begin + across * numbers(len(start), order)[:, None] + along * (position - first)
+        even = across > 0 and bool((index == expected).all())
+        return cls(tensor(index.reshape(-1)), shape, None, (begin, across, along) if even else None)
 
     def read(self, tensor: Tensor) -> Tensor:
         """Return the rows [G, n, *]: a view of the tensor [A, *] where they are a lattice."""
@@ -89,25 +90,27 @@ class Members:
             self.add(total, part)
 
 
-def groups_of(scope: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def groups_of(scope: Tensor) -> tuple[Array, Array, Array, Array]:
     """Return (order of the rows by scope, the scopes, where each begins in the order, its rows); -1 is left out.
 
     The scopes come in order of their first rows.
     """
-    order = torch.arange(len(scope), device=scope.device)
-    values, counts = torch.unique_consecutive(scope, return_counts=True)
-    if 2 * len(values) > len(scope) or not _once(values):
-        values, order = scope.sort(stable=True)
-        values, counts = torch.unique_consecutive(values, return_counts=True)
-    starts = counts.cumsum(0) - counts
-    real = (values != -1).nonzero()[:, 0]
-    real = real[order[starts[real]].argsort()]
+    rows = array(scope)
+    order, ordered = numbers(len(rows), rows), rows
+    starts, counts = runs(ordered)
+    if 2 * len(starts) > len(rows) or not _once(ordered[starts]):
+        order = argsort(rows)
+        ordered = rows[order]
+        starts, counts = runs(ordered)
+    values = ordered[starts]
+    real = true_at(values != -1)
+    real = real[argsort(order[starts[real]])]
     return order, values[real], starts[real], counts[real]
 
 
-def _once(values: Tensor) -> bool:
+def _once(values: Array) -> bool:
     """Return whether none of the values but -1 comes twice."""
-    ordered = values.sort().values
+    ordered = values[argsort(values)]
     return not bool(((ordered[1:] == ordered[:-1]) & (ordered[1:] != -1)).any())
 
 
@@ -124,28 +127,32 @@ class Meeting:
         count_c: likewise.
     """
 
-    order_a: Tensor
-    start_a: Tensor
-    count_a: Tensor
-    order_c: Tensor
-    start_c: Tensor
-    count_c: Tensor
+    order_a: Array
+    start_a: Array
+    count_a: Array
+    order_c: Array
+    start_c: Array
+    count_c: Array
 
-    def classes(self) -> Iterator[tuple[Tensor, int, int]]:
+    def classes(self) -> Iterator[tuple[Array, int, int]]:
         """Yield groups of about one size, and the most anchors and candidates among them: half a side is padding."""
-        size_a, size_c = (torch.log2(count.double()).ceil().long() for count in (self.count_a, self.count_c))
-        size = size_a * 64 + size_c
-        for one in torch.unique(size).tolist():
-            which = (size == one).nonzero()[:, 0]
+        size = _doublings(self.count_a) * 64 + _doublings(self.count_c)
+        for one in library(size).unique(size).tolist():
+            which = true_at(size == one)
             yield which, int(self.count_a[which].max()), int(self.count_c[which].max())
 
-    def rows(self, groups: Tensor, first: int, last: int) -> Members:
+    def rows(self, groups: Array, first: int, last: int) -> Members:
         """Return the anchors `first` to `last` of some groups."""
         return Members.of(self.order_a, self.start_a[groups], self.count_a[groups], first, last)
 
-    def columns(self, groups: Tensor, first: int, last: int) -> Members:
+    def columns(self, groups: Array, first: int, last: int) -> Members:
         """Return the candidates `first` to `last` of some groups."""
         return Members.of(self.order_c, self.start_c[groups], self.count_c[groups], first, last)
+
+
+def _doublings(count: Array) -> Array:
+    """Return how often 1 must be doubled to reach each count."""
+    return library(count).ceil(library(count).log2(count))
 
 
 def meetings(ours: Tensor, theirs: Tensor) -> Meeting:
@@ -154,10 +161,8 @@ def meetings(ours: Tensor, theirs: Tensor) -> Meeting:
     if theirs is ours:
         return Meeting(order_a, start_a, count_a, order_a, start_a, count_a)
     order_c, values_c, start_c, count_c = groups_of(theirs)
-    if not len(values_c):
-        nothing = values_a[:0]
-        return Meeting(order_a, nothing, nothing, order_c, nothing, nothing)
-    sorted_c, by_value = values_c.sort()
-    place = torch.searchsorted(sorted_c, values_a).clamp(max=len(values_c) - 1)
-    meets, at = sorted_c[place] == values_a, by_value[place]
-    return Meeting(order_a, start_a[meets], count_a[meets], order_c, start_c[at[meets]], count_c[at[meets]])
+    by_value = argsort(values_c)
+    at, found = between(values_c[by_value], values_a)
+    meets = true_at(found)
+    of_c = by_value[at[meets]]
+    return Meeting(order_a, start_a[meets], count_a[meets], order_c, start_c[of_c], count_c[of_c])

@@ -10,6 +10,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from .arrays import Array, argsort, array, between, library, numbers, ranges, repeat, runs, tensor
 from .random import mix
 
 __all__ = ["Keys", "equals", "join", "key", "relation"]
@@ -90,25 +91,43 @@ def join(first: Tensor, second: Tensor, limit: int | None = None) -> tuple[Tenso
         limit: return None where P would pass it.
     """
     if second is first:
-        return _join_itself(first, limit)
-    if len(second) > 2 * len(first):  # a queue: its many keys are looked up among the few, not sorted
-        turned = join(second, first, len(second) * len(first) if limit is None else limit)
-        if turned is None:
-            return None
-        order = turned[1].argsort(stable=True)
-        return turned[1][order], turned[0][order]
-    values, order = second.sort(stable=True)
-    first = first.contiguous()
-    start = torch.searchsorted(values, first)
-    count = torch.searchsorted(values, first, right=True) - start
-    count = torch.where(first == -1, 0, count)
-    total = int(count.sum())  # a card is waited for here, and not again
-    if limit is not None and total > limit:
+        found = _join_itself(array(first), limit)
+    elif len(second) > 2 * len(first):  # a queue: its many keys are looked up among the few, not sorted
+        found = _join(array(second), array(first), limit)
+        if found is not None:
+            order = argsort(found[1])
+            found = found[1][order], found[0][order]
+    else:
+        found = _join(array(first), array(second), limit)
+    return None if found is None else (tensor(found[0]), tensor(found[1]))
+
+
+def _join(first: Array, second: Array, limit: int | None) -> tuple[Array, Array] | None:
+    order = argsort(second)
+    start, count = between(second[order], first)
+    count[first == -1] = 0
+    return _matched(order, start, count, limit)
+
+
+def _join_itself(keys: Array, limit: int | None) -> tuple[Array, Array] | None:
+    """Return what `join` does of an array and itself, by one sort, or none where the keys stand in order."""
+    own = numbers(len(keys), keys)
+    if bool((keys[1:] > keys[:-1]).all()):
+        own = own[keys != -1]
+        return own, own
+    order = argsort(keys)
+    begin, length = runs(keys[order])
+    start, count = library(keys).empty_like(own), library(keys).empty_like(own)
+    start[order], count[order] = repeat(begin, length), repeat(length, length)
+    count[keys == -1] = 0
+    return _matched(order, start, count, limit)
+
+
+def _matched(order: Array, start: Array, count: Array, limit: int | None) -> tuple[Array, Array] | None:
+    """Return for each of the first the positions `order[start]`, `order[start + 1]`, ..., `count` of them."""
+    if limit is not None and int(count.sum()) > limit:
         return None
-    at = torch.arange(len(count), device=count.device).repeat_interleave(count, output_size=total)
-    # Position inside the run of equal keys, then in the sorted keys, then in the second.
-    inside = torch.arange(len(at), device=count.device) - (count.cumsum(0) - count)[at]
-    return at, order[start[at] + inside]
+    return repeat(numbers(len(count), count), count), order[ranges(start, count)]
 
 
 def equals(first: Tensor, second: Tensor) -> Tensor:
@@ -118,26 +137,3 @@ def equals(first: Tensor, second: Tensor) -> Tensor:
         return torch.zeros_like(first)
     at = torch.searchsorted(values, first).clamp(max=len(values) - 1)
     return torch.where(values[at] == first, counts[at], 0)
-
-
-def _join_itself(keys: Tensor, limit: int | None) -> tuple[Tensor, Tensor] | None:
-    """Return what `join` does of a tensor and itself, by one sort, or none where the keys stand in order."""
-    own = torch.arange(len(keys), device=keys.device)
-    if bool((keys[1:] > keys[:-1]).all()):
-        own = own[keys != -1]
-        return own, own
-    values, order = keys.sort(stable=True)
-    _, run, count = torch.unique_consecutive(values, return_inverse=True, return_counts=True)
-    if len(count) == len(values):  # no key comes twice
-        own = own[keys != -1]
-        return own, own
-    run = torch.empty_like(run).scatter_(0, order, run)  # of every key where it stands
-    each = torch.where(keys == -1, 0, count.index_select(0, run))
-    total = int(each.sum())
-    if limit is not None and total > limit:
-        return None
-    at = own.repeat_interleave(each, output_size=total)
-    # Of each key's first match, the place in the order less its number among the matches: then the number is added.
-    first = (count.cumsum(0) - count).index_select(0, run) - (each.cumsum(0) - each)
-    place = first.index_select(0, at) + torch.arange(total, device=keys.device)
-    return at, order.index_select(0, place)

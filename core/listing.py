@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .arrays import array, tensor
 from .block import Block
 from .keys import join, key
 
@@ -77,16 +78,14 @@ def listed(block: Block) -> Listed | None:
 
 def _same(first: Tensor, second: Tensor, anchor: Tensor, candidate: Tensor) -> Tensor:
     """Return which pairs have equal keys; -1 equals nothing."""
-    own = first.index_select(0, anchor)
-    return (own == second.index_select(0, candidate)) & (own != -1)
+    own = array(first)[array(anchor)]
+    return tensor((own == array(second)[array(candidate)]) & (own != -1))
 
 
 def _where(anchor: Tensor, candidate: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
     """Return some of the pairs."""
-    if kept.all():
-        return anchor, candidate
-    at = kept.nonzero()[:, 0]
-    return anchor.index_select(0, at), candidate.index_select(0, at)
+    at = array(kept)
+    return (anchor, candidate) if at.all() else (tensor(array(anchor)[at]), tensor(array(candidate)[at]))
 
 
 def listed_positives(block: Block) -> tuple[Tensor, Tensor] | None:

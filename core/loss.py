@@ -160,27 +160,25 @@ class Loss:
         if not self.terms:
             raise InvalidValueError("a loss must have at least one term, got none; the sampler returned no pairs?")
         device = self.terms[0].sum.device
-        totals = torch.stack(
-            [
-                torch.stack(
-                    [torch.as_tensor(part, device=device).detach().double() for part in (e.sum, e.count or 0.0)]
-                )
-                for e in entries
-            ]
-        )
+        parts = [e.sum for e in entries] + [0.0 if e.count is None else e.count for e in entries]
+        totals = torch.stack([torch.as_tensor(part, dtype=torch.float64, device=device).detach() for part in parts])
         world = world_size()
         if world > 1:
             dist.all_reduce(totals)
-        sums, counts = totals.unbind(1)
-        # A plain sum is divided by one; a term that no rank has a row for is 0 / 1.
-        plain = torch.tensor([e.count is None for e in entries], device=device)
-        divisors = torch.where(plain | (counts == 0), 1.0, counts)
+        sums, counts = totals.split(len(entries))
+        plain = [e.count is None for e in entries]
+        if any(plain):  # a plain sum is divided by one
+            counts = torch.where(torch.tensor(plain, device=device), 1.0, counts)
+        divisors = torch.where(counts == 0, 1.0, counts)  # a term that no rank has a row for is 0 / 1
         means = sums / divisors
         weights = torch.tensor([term.weight for term in self.terms], dtype=torch.float64, device=device)
-        factors = world * weights / divisors[: len(weights)]
-        backward = torch.stack([term.sum * factors[i].to(term.sum.dtype) for i, term in enumerate(self.terms)]).sum()
-        terms: dict[str, Tensor] = {}
-        for name in dict.fromkeys(e.name for e in entries):  # several Pairs may share a name: their mean is shown
-            terms[name] = torch.stack([mean for e, mean in zip(entries, means, strict=True) if e.name == name]).mean()
-        rows = torch.where(plain, 1.0, counts)[: len(weights)].sum()
+        factors = (world * weights / divisors[: len(weights)]).unbind()
+        shares = [term.sum * factor.to(term.sum.dtype) for term, factor in zip(self.terms, factors, strict=True)]
+        backward = shares[0] if len(shares) == 1 else torch.stack(shares).sum()
+        found: dict[str, list[Tensor]] = {}
+        for e, mean in zip(entries, means.unbind(), strict=True):
+            found.setdefault(e.name, []).append(mean)
+        # Several Pairs may share a name: their mean is shown.
+        terms = {name: own[0] if len(own) == 1 else torch.stack(own).mean() for name, own in found.items()}
+        rows = counts[: len(weights)].sum()
         return Reduced(backward, (means[: len(weights)] * weights).sum(), terms, rows)

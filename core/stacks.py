@@ -3,11 +3,13 @@
 Shapes: A anchors, C candidates, G groups of n rows and m columns in a stack, E excepted pairs.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .arrays import Array, argsort, array, cut, library, numbers, ranges, repeat, tensor
 from .groups import Meeting, Members, meetings
 
 __all__ = ["Part", "Plan", "Stack", "plan"]
@@ -86,74 +88,72 @@ def plan(
         entries: scores in a tile.
         stacked: scores in a stack of several groups.
     """
-    anchor, candidate = excepted
+    anchor, candidate = map(array, excepted)
     if scopes is None:
-        sizes = torch.full((shape[0],), shape[1], device=anchor.device)
+        sizes = torch.full((shape[0],), shape[1], device=excepted[0].device)
         found = [(Members.every(shape[0]), Members.every(shape[1]))] if min(shape) else []
-        of, group = anchor.new_zeros(1), anchor.new_zeros(1)
+        of = group = numbers(0, anchor)
         row, column = anchor, candidate
     else:
         meeting = meetings(*scopes)
         found, of, group = _stacks(meeting, mirrored, stacked)
         number_a, row = _positions(meeting.order_a, meeting.start_a, meeting.count_a)
         column = row if mirrored else _positions(meeting.order_c, meeting.start_c, meeting.count_c)[1]
-        # One more count, for the number -1 of what meets nothing.
-        sizes = torch.cat([meeting.count_c, meeting.count_c.new_zeros(1)])[number_a]
-        number = number_a.index_select(0, anchor)
-        of, group = of.index_select(0, number), group.index_select(0, number)
-        row, column = row.index_select(0, anchor), column.index_select(0, candidate)
-    number, ends = torch.arange(len(anchor), device=anchor.device), [len(anchor)]
+        meets = number_a != -1
+        sizes = number_a * 0
+        sizes[meets] = meeting.count_c[number_a[meets]]
+        sizes = tensor(sizes)
+        number = number_a[anchor]
+        of, group, row, column = of[number], group[number], row[anchor], column[candidate]
+    number, ends = numbers(len(anchor), anchor), [len(anchor)]
     if len(found) > 1:
         number, ends = _by(of, len(found))
-        row, column, group = (part.index_select(0, number) for part in (row, column, group))
+        row, column, group = row[number], column[number], group[number]
     stacks = []
     for n, (rows, columns) in enumerate(found):
         here = slice(ends[n - 1] if n else 0, ends[n])
         inside = 0 if scopes is None else group[here]
         parts = _parts(rows, columns, mirrored, inside, row[here], column[here], number[here], entries)
         stacks.append(Stack(rows, columns, tuple(parts)))
-    tiles = [torch.Size(part.shape(stack)).numel() for stack in stacks for part in stack.parts]
+    tiles = [math.prod(part.shape(stack)) for stack in stacks for part in stack.parts]
     return Plan(tuple(stacks), sizes, sum(tiles), max(tiles, default=0))
 
 
-def _stacks(meeting: Meeting, mirrored: bool, stacked: int) -> tuple[list[tuple[Members, Members]], Tensor, Tensor]:
+def _stacks(meeting: Meeting, mirrored: bool, stacked: int) -> tuple[list[tuple[Members, Members]], Array, Array]:
     """Return the stacks, and of every group which stack it is in and where there."""
     found: list[tuple[Members, Members]] = []
-    of, group = torch.empty_like(meeting.start_a), torch.empty_like(meeting.start_a)
+    of, group = meeting.start_a * 0, meeting.start_a * 0
     for which, n, m in meeting.classes():
-        for groups in which.split(max(1, stacked // (n * m))):
+        for groups in cut(which, max(1, stacked // (n * m))):
             rows = meeting.rows(groups, 0, n)
             of[groups] = len(found)
-            group[groups] = torch.arange(len(groups), device=groups.device)
+            group[groups] = numbers(len(groups), groups)
             found.append((rows, rows if mirrored else meeting.columns(groups, 0, m)))
     return found, of, group
 
 
-def _positions(order: Tensor, start: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+def _positions(order: Array, start: Array, count: Array) -> tuple[Array, Array]:
     """Return the group of every row, -1 where it is in none, and its position there."""
-    number = torch.full_like(order, -1)
-    position = torch.zeros_like(order)
-    group = torch.repeat_interleave(count)
-    inside = torch.arange(len(group), device=order.device) - (count.cumsum(0) - count).index_select(0, group)
-    rows = order.index_select(0, start.index_select(0, group) + inside)
-    number.index_copy_(0, rows, group)
-    position.index_copy_(0, rows, inside)
+    number, position = order * 0 - 1, order * 0
+    group = repeat(numbers(len(count), count), count)
+    rows = order[ranges(start, count)]
+    number[rows], position[rows] = group, ranges(start * 0, count)
     return number, position
 
 
-def _by(of: Tensor, count: int) -> tuple[Tensor, list[int]]:
+def _by(of: Array, count: int) -> tuple[Array, list[int]]:
     """Return the order by `of`, and where each of its `count` values ends in it."""
-    return of.argsort(stable=True), torch.bincount(of, minlength=count).cumsum(0).tolist()
+    return argsort(of), library(of).bincount(of, minlength=count).cumsum(0).tolist()
 
 
 def _parts(
     members: Members,
     others: Members,
     mirrored: bool,
-    group: Tensor | int,
-    row: Tensor,
-    column: Tensor,
-    number: Tensor,
+    group: Array | int,
+    row: Array,
+    column: Array,
+    number: Array,
     entries: int,
 ) -> list[Part]:
     (groups, n), m = members.shape, others.shape[1]
@@ -161,16 +161,16 @@ def _parts(
     down, across = -(-n // rows), -(-m // columns)
     if mirrored and down > 1:  # below the diagonal there is no tile: the pair is in its mirror image
         turn = row // rows > column // columns
-        row, column = torch.where(turn, column, row), torch.where(turn, row, column)
+        row, column = library(row).where(turn, column, row), library(row).where(turn, row, column)
     ends: list[int] = [len(row)]
-    high: Tensor | int = n
-    wide: Tensor | int = m
+    high: Array | int = n
+    wide: Array | int = m
     if down * across > 1:
         order, ends = _by(row // rows * across + column // columns, down * across)
         row, column, number = row[order], column[order], number[order]
         group = group if isinstance(group, int) else group[order]
         high, wide = (
-            (side - at // cut * cut).clamp(max=cut) for at, side, cut in ((row, n, rows), (column, m, columns))
+            (side - at // size * size).clip(0, size) for at, side, size in ((row, n, rows), (column, m, columns))
         )
         row, column = row % rows, column % columns
     place = (group * high + row) * wide + column
@@ -182,7 +182,8 @@ def _parts(
             here = slice(ends[at - 1] if at else 0, ends[at])
             part = slice(i * rows, min(n, (i + 1) * rows)), slice(j * columns, min(m, (j + 1) * columns))
             diagonal = mirrored and i == j
-            parts.append(Part(*part, diagonal, place[here], turned[here if diagonal else slice(0)], number[here]))
+            turned_here = turned[here if diagonal else slice(0)]
+            parts.append(Part(*part, diagonal, tensor(place[here]), tensor(turned_here), tensor(number[here])))
     return parts
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from .block_statistics import BlockStatistics
@@ -18,7 +17,7 @@ from .pairs import Pairs
 from .precision import full_precision
 from .prepared import Prepared
 from .reweighting import reweighted
-from .sums import SumOf, block_sums
+from .sums import SumOf, added, block_sums
 from .walk import log_add
 
 __all__ = ["RowStatistics", "row_statistics"]
@@ -84,7 +83,7 @@ class RowStatistics:
         with full_precision(self._pairs.anchors):
             measure = SumOf(function, "positive", self._parts[0].inverse_temperature)
             parts = [block_sums(part.prepared, measure, part.block, part.positives, offset) for part in self._parts]
-        return torch.stack(parts).sum(0)
+        return added(parts)
 
 
 def row_statistics(pairs: Pairs, *, temperature: float = 1.0) -> RowStatistics:
@@ -109,8 +108,8 @@ def row_statistics(pairs: Pairs, *, temperature: float = 1.0) -> RowStatistics:
     with full_precision(pairs.anchors):
         prepared = Prepared(pairs.similarity)
         parts = tuple(BlockStatistics(block, prepared, 1 / temperature, powers) for block in pairs.blocks)
-        positives, negatives = (torch.stack(counts).sum(0) for counts in zip(*(p.counts for p in parts), strict=True))
-        total = torch.stack([part.positive_sum for part in parts]).sum(0)
+        positives, negatives = (added(counts) for counts in zip(*(part.counts for part in parts), strict=True))
+        total = added([part.positive_sum for part in parts])
         check_finite(pairs, total)
     rows = RowStatistics(positives, negatives, total / positives.clamp(min=1), pairs, parts)
     if not any(part.labelled for part in parts):

@@ -4,7 +4,7 @@ Shapes: A anchors, P positive pairs.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +21,7 @@ from .precision import full_precision
 from .prepared import Prepared
 from .walk import Measure, Merge, Scored
 
-__all__ = ["SumOf", "block_sums", "listed_logits", "pair_counts", "row_sums"]
+__all__ = ["SumOf", "added", "block_sums", "listed_logits", "pair_counts", "row_sums"]
 
 
 def row_sums(
@@ -65,7 +65,7 @@ def row_sums(
             slots = listed_positives(block) if of == "positive" else None
             listed = None if slots is None else listed_logits(prepared, block, slots, 1 / temperature)
             parts.append(block_sums(prepared, measure, block, listed, offset))
-    total = torch.stack(parts).sum(0)
+    total = added(parts)
     check_finite(pairs, total)
     return total
 
@@ -152,6 +152,11 @@ def block_sums(
     anchor, logits = listed
     values = measure.function(logits if offset is None else logits - offset[anchor])
     return values.new_zeros(len(block.anchors)).index_add(0, anchor, values)
+
+
+def added(parts: Sequence[Tensor]) -> Tensor:
+    """Return the sum of what each block has per anchor, [A]; of one block that itself."""
+    return parts[0] if len(parts) == 1 else torch.stack(list(parts)).sum(0)
 
 
 def listed_logits(

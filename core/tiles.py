@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .arrays import cut
 from .block import Block
 from .groups import Members, meetings
 from .keys import Keys
@@ -187,7 +188,7 @@ def _grouped(ours: Tensor, theirs: Tensor, entries: int) -> Iterator[Tile]:
     for which, a, c in meeting.classes():
         rows = min(a, max(side, entries // c))
         columns = min(c, max(1, entries // rows))
-        for groups in which.split(max(1, entries // (rows * columns))):
+        for groups in cut(which, max(1, entries // (rows * columns))):
             for i in range(0, a, rows):
                 members = meeting.rows(groups, i, min(i + rows, a))
                 for j in range(0, c, columns):

@@ -270,6 +270,20 @@ def log_sum_exp(logits: Tensor, mask: Tensor) -> Tensor:
 
 def log_add(first: Tensor, second: Tensor) -> Tensor:
     """Return log(exp(first) + exp(second)); -inf, with zero gradient, where both are -inf."""
-    nothing = (first == -torch.inf) & (second == -torch.inf)
-    total = torch.logaddexp(torch.where(nothing, 0.0, first), torch.where(nothing, 0.0, second))
-    return torch.where(nothing, -torch.inf, total)
+    result: Tensor = _LogAdd.apply(first, second)
+    return result
+
+
+class _LogAdd(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, second: Tensor) -> Tensor:
+        total = torch.logaddexp(first, second)
+        ctx.save_for_backward(first, second, total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        first, second, total = ctx.saved_tensors
+        nothing = total == -torch.inf
+        gradient, whole = gradients[0].masked_fill(nothing, 0.0), total.masked_fill(nothing, 0.0)
+        return gradient * (first - whole).exp(), gradient * (second - whole).exp()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import kontrast as kt
 from kontrast import exponentials
+from kontrast.arrays import cut
 from kontrast.block import Block
 from kontrast.groups import meetings
 from kontrast.keys import Keys, join
@@ -174,7 +175,7 @@ def test_rows_at_even_distances_are_read_where_they_lie(scope: list[int], togeth
     meeting = meetings(torch.tensor(scope), torch.tensor(scope))
     where = [[i for i, own in enumerate(scope) if own == s] for s in dict.fromkeys(scope)]
     for which, n, _ in meeting.classes():
-        for groups in which.split(together):
+        for groups in cut(which, together):
             members = meeting.rows(groups, 0, n)
             own = [where[group] for group in groups.tolist()]
             even = (
