@@ -77,7 +77,7 @@ def argsort(values: Array) -> Array:
 def between(ordered: Array, values: Array) -> tuple[Array, Array]:
     """Return where each value's equals begin among others in ascending order, and how many they are, int64 [n]."""
     if isinstance(ordered, np.ndarray):
-        start = ordered.searchsorted(values)
+        start: Array = ordered.searchsorted(values)
         return start, ordered.searchsorted(values, "right") - start
     values = values.contiguous()
     start = torch.searchsorted(ordered, values)
