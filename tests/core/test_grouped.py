@@ -203,3 +203,21 @@ def test_rows_are_let_go_of_by_the_backward_pass() -> None:
     assert held() is not None
     loss.backward()
     assert held() is None
+
+
+@pytest.mark.parametrize("hardness", [0.0, 1.0])
+def test_padding_has_no_part_in_gradients_whatever_row_it_is_read_as(hardness: float) -> None:
+    """A short group is padded with the next group's first row, whose log-sum here is about -900: 2^900 is infinite."""
+    scope = torch.tensor([0] * 5 + [1] * 7)
+    drawn = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
+    drawn[5:, 0] = -30.0
+    drawn[5, 0] = 30.0
+    keys = Keys(scope=scope, row=torch.arange(12), match=torch.arange(12) // 2)
+    found = []
+    for dtype in (torch.float64, torch.float32):
+        rows = drawn.to(dtype, copy=True).requires_grad_()
+        pairs = Pairs((Block(rows, rows, keys, keys),), kt.Dot(), hardness=hardness)
+        sums = kt.row_statistics(pairs).negative_logsumexp
+        assert float(sums[5].detach()) < -500
+        found.append(torch.autograd.grad(sums.sum(), rows)[0].double())
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-2)  # logits of 900 in float32
