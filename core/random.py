@@ -6,13 +6,14 @@ for augmentation and the same on every device.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Draws", "leading", "leading_by_numpy", "leading_by_torch", "mix", "mix_by_numpy", "mix_by_torch"]
+__all__ = ["Draws", "leading_by_numpy", "leading_by_torch", "mix", "mix_by_numpy", "mix_by_torch"]
 
 
 def _int64(value: int) -> int:
@@ -25,6 +26,7 @@ _MIX_1 = _int64(0xBF58476D1CE4E5B9)
 _MIX_2 = _int64(0x94D049BB133111EB)
 _ALL = (1 << 64) - 1
 _SHIFT_1, _SHIFT_2, _SHIFT_3 = np.uint64(30), np.uint64(27), np.uint64(31)
+_STEP, _FACTOR_1, _FACTOR_2 = (np.uint64(value & _ALL) for value in (_GOLDEN, _MIX_1, _MIX_2))
 
 
 def mix(value: Tensor) -> Tensor:
@@ -34,16 +36,20 @@ def mix(value: Tensor) -> Tensor:
 
 def mix_by_numpy(value: Tensor) -> Tensor:
     """Return `mix` on the CPU: numpy has unsigned integers, and costs a third of torch where tensors are small."""
-    return torch.from_numpy(_mixed(value.numpy().view(np.uint64)).view(np.int64))
+    return torch.from_numpy(_mixed(_unsigned(value)).view(np.int64))
+
+
+def _unsigned(value: Tensor) -> NDArray[np.uint64]:
+    return value.numpy().view(np.uint64)
 
 
 def _mixed(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     mixed = np.asarray(bits >> _SHIFT_1)
     mixed ^= bits
-    mixed *= np.uint64(_MIX_1 & _ALL)
+    mixed *= _FACTOR_1
     shifted = np.asarray(mixed >> _SHIFT_2)
     shifted ^= mixed
-    shifted *= np.uint64(_MIX_2 & _ALL)
+    shifted *= _FACTOR_2
     np.right_shift(shifted, _SHIFT_3, out=mixed)
     mixed ^= shifted
     return mixed
@@ -59,28 +65,27 @@ def mix_by_torch(value: Tensor) -> Tensor:
     return value
 
 
-def leading(samples: Tensor, number: Tensor, bits: int) -> Tensor:
+def leading_by_numpy(samples: Tensor, number: Tensor, bits: int) -> Tensor:
     """Return the leading bits of a number of each sample, int64 >= 0, in the shape that both are broadcast to.
 
     Args:
-        samples: `mix` of ids, int64.
+        samples: `mix` of ids, int64, on the CPU.
         number: which of the sample's numbers, int64, from 0.
         bits: how many, < 64.
     """
-    return leading_by_numpy(samples, number, bits) if samples.is_cpu else leading_by_torch(samples, number, bits)
+    return torch.from_numpy(_leading(_unsigned(samples), _unsigned(number), bits))
 
 
-def leading_by_numpy(samples: Tensor, number: Tensor, bits: int) -> Tensor:
-    """Return `leading` on the CPU."""
-    states = number.numpy().view(np.uint64) * np.uint64(_GOLDEN & _ALL)
-    states += np.uint64(_GOLDEN & _ALL)
-    mixed = _mixed(states + samples.numpy().view(np.uint64))
+def _leading(samples: NDArray[np.uint64], number: NDArray[np.uint64], bits: int) -> NDArray[np.int64]:
+    states = number * _STEP
+    states += _STEP
+    mixed = _mixed(states + samples)
     mixed >>= np.uint64(64 - bits)
-    return torch.from_numpy(mixed.view(np.int64))
+    return mixed.view(np.int64)
 
 
 def leading_by_torch(samples: Tensor, number: Tensor, bits: int) -> Tensor:
-    """Return `leading` on any device."""
+    """Return the same on any device."""
     mixed = mix_by_torch(samples + (number * _GOLDEN).add_(_GOLDEN)) >> (64 - bits)
     return mixed.bitwise_and_((1 << bits) - 1)
 
@@ -91,6 +96,14 @@ def _mix(value: int) -> int:
     value = ((value ^ (value >> 30)) * _MIX_1) & _ALL
     value = ((value ^ (value >> 27)) * _MIX_2) & _ALL
     return value ^ (value >> 31)
+
+
+@lru_cache
+def _state(seed: int, epoch: int, view: int, stream: int) -> int:
+    state = 0
+    for part in (seed, epoch, view, *([stream] if stream else [])):
+        state = _mix(state + _GOLDEN + part)
+    return state
 
 
 @dataclass(frozen=True)
@@ -116,9 +129,14 @@ class Draws:
             view: which augmented copy they are for; different views get independent numbers.
             stream: sets apart the numbers of augmenters that work one after the other on the same samples.
         """
-        samples = mix(ids + self._state(view, stream))
+        if ids.is_cpu:
+            drawn = _leading(self._samples(ids, view, stream)[:, None], np.arange(count, dtype=np.uint64), 24)
+            scaled = drawn.astype(np.float32)
+            scaled *= np.float32(2.0**-24)
+            return torch.from_numpy(scaled)
+        samples = mix_by_torch(ids + _int64(_state(self.seed, self.epoch, view, stream)))
         columns = torch.arange(count, device=ids.device)
-        return leading(samples[:, None], columns, 24).to(torch.float32).mul_(2.0**-24)
+        return leading_by_torch(samples[:, None], columns, 24).to(torch.float32).mul_(2.0**-24)
 
     def bits(self, ids: Tensor, owner: Tensor, number: Tensor, *, view: int = 0, stream: int = 0) -> Tensor:
         """Return 40 random bits for each element inside samples, int64 [E]; times 2^-40 they are uniform in [0, 1).
@@ -133,14 +151,14 @@ class Draws:
             view: which augmented copy they are for.
             stream: as in `uniform`.
         """
-        samples = mix(ids + self._state(view, stream))
-        return leading(samples.index_select(0, owner), number, 40)
+        if ids.is_cpu:
+            samples = self._samples(ids, view, stream)
+            return torch.from_numpy(_leading(samples[owner.numpy()], _unsigned(number), 40))
+        samples = mix_by_torch(ids + _int64(_state(self.seed, self.epoch, view, stream)))
+        return leading_by_torch(samples.index_select(0, owner), number, 40)
 
-    def _state(self, view: int, stream: int) -> int:
-        state = 0
-        for part in (self.seed, self.epoch, view, *([stream] if stream else [])):
-            state = _mix(state + _GOLDEN + part)
-        return _int64(state)
+    def _samples(self, ids: Tensor, view: int, stream: int) -> NDArray[np.uint64]:
+        return _mixed(_unsigned(ids) + np.uint64(_state(self.seed, self.epoch, view, stream)))
 
     def generator(self, *, stream: int = 0, each_step: bool = False) -> torch.Generator:
         """Return a CPU generator for what all samples of an epoch share, the same on every rank.

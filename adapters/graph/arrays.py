@@ -20,6 +20,7 @@ __all__ = [
     "library",
     "lower",
     "lowest",
+    "nth",
     "numbers",
     "offsets",
     "ranges",
@@ -33,6 +34,7 @@ __all__ = [
 Array = Any  # a numpy array, or a tensor
 
 _RANK = 40  # bits of a rank
+_LARGEST = (1 << 63) - 1
 
 
 def array(given: Tensor) -> Array:
@@ -68,7 +70,7 @@ def repeat(values: Array, counts: Array) -> Array:
 def offsets(counts: Array) -> Array:
     """Return where each of P parts begins, and where the last ends, int64 [P + 1]."""
     made = zeros(len(counts) + 1, counts)
-    library(counts).cumsum(counts, 0, out=made[1:])
+    made[1:] = counts.cumsum(0)
     return made
 
 
@@ -106,24 +108,29 @@ def argsort(values: Array) -> Array:
     return values.argsort(stable=True)
 
 
-def lowest(owner: Array, rank: Array, number: Array) -> Array:
-    """Return which elements are among the lowest of their owner, bool [n].
+def nth(owner: Array, rank: Array, first: Array, number: Array) -> Array:
+    """Return the rank of each owner's element `number`, counted from 0 in ascending order; where it has fewer, >= 2^40.
 
     Args:
         owner: int64 [n], in 0..P - 1, in any order; P up to 2^23.
-        rank: int64 [n], in 0..2^40 - 1. Of elements of one rank at the border, none is among the lowest.
-        number: how many of each owner are wanted, at most as many as it has, int64 [P].
+        rank: int64 [n], in 0..2^40 - 1.
+        first: how many elements are of a lower owner, int64 [P].
+        number: at most as many as the owner has, int64 [P].
     """
-    xp = library(owner)
-    key = (owner << _RANK) + rank
-    ordered = np.sort(key) if isinstance(key, np.ndarray) else key.sort().values
-    has = xp.bincount(owner, minlength=len(number))
-    # The first that is not wanted; where all are wanted, what no element of this owner reaches.
-    border = (numbers(len(number), key) + 1 << _RANK) - 1
-    if len(key):
-        first = ordered[(offsets(has)[:-1] + number).clip(0, len(key) - 1)]
-        border = xp.where(number < has, first, border)
-    return key < border[owner]
+    ordered = zeros(len(owner) + 1, owner)
+    ordered[:-1] = owner << _RANK
+    ordered[:-1] += rank
+    ordered[-1] = _LARGEST
+    ordered = np.sort(ordered) if isinstance(ordered, np.ndarray) else ordered.sort().values
+    return ordered[first + number] - (numbers(len(number), number) << _RANK)
+
+
+def lowest(owner: Array, rank: Array, first: Array, number: Array) -> Array:
+    """Return which elements are among the `number` lowest of their owner, bool [n]; for the rest see `nth`.
+
+    Of elements of one rank at the border, none is among the lowest.
+    """
+    return rank < nth(owner, rank, first, number)[owner]
 
 
 def seen_before(values: Array) -> Array:

@@ -35,6 +35,11 @@ class GraphBatch(Protocol):
         ...
 
     @property
+    def num_features(self) -> int:
+        """F."""
+        ...
+
+    @property
     def edge_index(self) -> Tensor:
         """Edges, int64 [2, E], rows of `x`."""
         ...
@@ -110,20 +115,24 @@ class Part:
     """Some graphs of a batch by themselves; a GraphBatch. `split` makes them.
 
     Args:
-        graphs: the whole batch.
+        x: features of the whole batch.
         flat: the part.
         nodes: rows of its nodes in the whole batch, int64 [n].
         edges: places of its edges there, int64 [e].
     """
 
-    def __init__(self, graphs: GraphBatch, flat: Flat, nodes: Array, edges: Array) -> None:
-        self._x = graphs.x
-        self.flat, self.nodes, self.edges = flat, tensor(nodes), tensor(edges)
+    def __init__(self, x: Tensor, flat: Flat, nodes: Array, edges: Array) -> None:
+        self._x, self.flat, self.nodes, self.edges = x, flat, nodes, edges
 
     @property
     def x(self) -> Tensor:
         """Features [n, F]; taken when they are asked for, since most transforms do not look at them."""
-        return self._x.index_select(0, self.nodes)
+        return self._x.index_select(0, tensor(self.nodes))
+
+    @property
+    def num_features(self) -> int:
+        """F."""
+        return self._x.shape[1]
 
     @property
     def edge_index(self) -> Tensor:
@@ -159,10 +168,11 @@ def split(graphs: GraphBatch, ids: Tensor, choice: Array, number: int) -> list[P
     number_of_node = xp.empty_like(nodes)
     number_of_node[nodes] = numbers(len(nodes), nodes)
     edge_index = number_of_node[columns(whole.edge_index, edges)]
-    row, node, edge = (offsets(xp.bincount(of, minlength=number)).tolist() for of in (choice, of_node, of_edge))
+    row, edge = (offsets(xp.bincount(of, minlength=number)).tolist() for of in (choice, of_edge))
+    node, x = ptr[row].tolist(), graphs.x
     return [
         Part(
-            graphs,
+            x,
             Flat(
                 whole.ids[rows[row[n] : row[n + 1]]],
                 ptr[row[n] : row[n + 1] + 1] - node[n],

@@ -14,8 +14,9 @@ __all__ = ["part_of", "per_edge", "per_element", "per_graph", "per_node", "share
 
 def per_graph(graphs: Flat, draws: kt.Draws, view: int, stream: int) -> Array:
     """Return a number in [0, 1) of each graph, float64 [B]."""
-    drawn = draws.uniform(tensor(graphs.ids), 1, view=view, stream=stream)
-    return array(drawn.double().squeeze(1))
+    drawn = array(draws.uniform(tensor(graphs.ids), 1, view=view, stream=stream))
+    xp = library(drawn)
+    return xp.asarray(drawn[:, 0], dtype=xp.float64)
 
 
 def per_node(graphs: Flat, draws: kt.Draws, view: int, stream: int) -> Array:

@@ -61,11 +61,12 @@ class EdgePerturbation(GraphTransform):
         if self.undirected:
             _check_undirected(flat, bits)
         directions = 2 if self.undirected else 1
-        edges = xp.bincount(owner, minlength=len(flat.ids) + 1) // directions
+        has = xp.bincount(owner, minlength=len(flat.ids) + 1)
+        edges = has // directions
         edges[-1] = 0
         leaving = part_of(edges, self.ratio)
         # Both directions of an undirected edge have one rank, so they go together.
-        gone = lowest(owner, bits, directions * leaving)
+        gone = lowest(owner, bits, offsets(has)[:-1], directions * leaving)
         new = self._new_edges(flat, draws, view, leaving[:-1], edges[:-1]) if self.add else None
         return Edit(edges=tensor(~gone), new_edges=None if new is None else tensor(new))
 
@@ -79,11 +80,10 @@ class EdgePerturbation(GraphTransform):
         owner = repeat(numbers(len(drawn), drawn), drawn)
         number = ranges(zeros(len(drawn), drawn), drawn)
         first, counts = flat.ptr[owner], flat.counts[owner]
-        one, step = (
-            per_element(flat.ids, owner, 2 * number + side, draws, view, NEW_EDGES) * (counts - side) >> 40
-            for side in (0, 1)
-        )
-        other = (one + step + 1) % counts
+        twice = xp.concatenate((owner, owner))
+        bits = per_element(flat.ids, twice, xp.concatenate((2 * number, 2 * number + 1)), draws, view, NEW_EDGES)
+        one = bits[: len(owner)] * counts >> 40
+        other = (one + (bits[len(owner) :] * (counts - 1) >> 40) + 1) % counts
         if self.undirected:
             one, other = xp.minimum(one, other), xp.maximum(one, other)
         new = xp.stack((one + first, other + first))

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 import kontrast as kt
-from kontrast.adapters.graph.arrays import array, columns, library, offsets, tensor, true_at
+from kontrast.adapters.graph.arrays import Array, array, columns, library, offsets, tensor, true_at
 from kontrast.adapters.graph.batch import Flat, GraphBatch, Part, graph_batch
 
 __all__ = ["Edit", "GraphTransform", "GraphViews", "check_graphs"]
@@ -26,35 +26,36 @@ class Edit:
         nodes: which nodes stay, bool [N]; a graph must keep one.
         edges: which edges stay, bool [E]; those of dropped nodes go with them.
         new_edges: nodes they join, int64 [2, K], each edge in both directions.
-        x: other features [N, F].
+        x: other features [N, F], or [n, F] of these `rows`.
+        rows: the nodes that `x` is of, int64 [n]; None: all.
     """
 
     nodes: Tensor | None = None
     edges: Tensor | None = None
     new_edges: Tensor | None = None
     x: Tensor | None = None
+    rows: Tensor | None = None
 
     @classmethod
     def joined(cls, graphs: GraphBatch, parts: Sequence[tuple["Edit", "Part"]]) -> "Edit":
         """Return the edits of several parts of a batch, which share no graph, as one edit of it."""
 
-        def spread(values: Sequence[tuple[Tensor | None, Tensor]], whole: Tensor) -> Tensor | None:
-            given = [(value, at) for value, at in values if value is not None]
-            if not given:
-                return None
-            whole = whole.clone()
+        def kept(values: Sequence[tuple[Tensor | None, Array]], like: Array) -> Tensor | None:
+            given = [(array(value), at) for value, at in values if value is not None]
+            whole = library(like).ones_like(like, dtype=bool)
             for value, at in given:
-                whole.index_copy_(0, at, value.to(whole.dtype))
-            return whole
+                whole[at] = value
+            return tensor(whole) if given else None
 
-        kept_nodes = torch.ones_like(graphs.batch, dtype=torch.bool)
-        kept_edges = torch.ones_like(graphs.edge_index[0], dtype=torch.bool)
-        new = [part.nodes[edit.new_edges] for edit, part in parts if edit.new_edges is not None]
+        new = [part.nodes[array(edit.new_edges)] for edit, part in parts if edit.new_edges is not None]
+        other = [(edit.x, edit.rows, part.nodes) for edit, part in parts if edit.x is not None]
+        rows = [at if rows is None else at[array(rows)] for _, rows, at in other]
         return cls(
-            nodes=spread([(edit.nodes, part.nodes) for edit, part in parts], kept_nodes),
-            edges=spread([(edit.edges, part.edges) for edit, part in parts], kept_edges),
-            new_edges=torch.cat(new, 1) if new else None,
-            x=spread([(edit.x, part.nodes) for edit, part in parts], graphs.x),
+            nodes=kept([(edit.nodes, part.nodes) for edit, part in parts], array(graphs.batch)),
+            edges=kept([(edit.edges, part.edges) for edit, part in parts], array(graphs.edge_index)[0]),
+            new_edges=tensor(library(new[0]).concatenate(new, 1)) if new else None,
+            x=torch.cat([x for x, _, _ in other]) if other else None,
+            rows=tensor(library(rows[0]).concatenate(rows)) if rows else None,
         )
 
     def view(self, batch: kt.Batch) -> kt.View:
@@ -63,7 +64,9 @@ class Edit:
         flat = Flat.of(graphs, batch.ids)
         # A node is known by its graph and its number there, whatever else is in the batch.
         x, edges, owner, ptr, coords = graphs.x, flat.edge_index, flat.owner, flat.ptr, flat.number
-        x = x if self.x is None else self.x
+        other, at = self.x, self.rows
+        if other is not None and at is None:
+            x = other
         stays = None if self.edges is None else array(self.edges)
         new = None if self.new_edges is None else array(self.new_edges)
         if self.nodes is not None:
@@ -80,6 +83,14 @@ class Edit:
             rows = true_at(kept)
             x, owner, coords = x.index_select(0, tensor(rows)), owner[rows], coords[rows]
             ptr = offsets(library(owner).bincount(owner, minlength=len(ptr) - 1))
+            if at is not None and other is not None:
+                new_at = number[array(at)]
+                there = true_at(new_at >= 0)
+                at, other = tensor(new_at[there]), other.index_select(0, tensor(there))
+        elif at is not None:
+            x = x.clone()
+        if at is not None and other is not None:
+            x.index_copy_(0, at, other.to(x.dtype))
         if stays is not None:
             edges = columns(edges, true_at(stays))
         if new is not None:

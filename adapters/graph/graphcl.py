@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch import Tensor
 
 import kontrast as kt
-from kontrast.adapters.graph.arrays import array, library, lower, lowest, tensor, true_at, zeros
+from kontrast.adapters.graph.arrays import array, library, lower, lowest, offsets, tensor, true_at, zeros
 from kontrast.adapters.graph.batch import Flat, GraphBatch, graph_batch
 from kontrast.adapters.graph.chance import part_of, per_edge, share
 from kontrast.adapters.graph.edges import EdgePerturbation
@@ -101,8 +101,8 @@ class PaperCode(GraphTransform):
         nodes[start[entries]] = True
         nodes[end[entries]] = True
         lost = xp.bincount(flat.owner[nodes], minlength=len(ids)) == 0
-        first = lowest(flat.owner, flat.number + len(kept) * ~kept, xp.asarray(lost, dtype=xp.int64))
-        return Edit(nodes=tensor(nodes | first), edges=tensor(entries & (start != end)), x=edit.x)
+        first = lowest(flat.owner, flat.number + len(kept) * ~kept, flat.ptr[:-1], xp.asarray(lost, dtype=xp.int64))
+        return Edit(nodes=tensor(nodes | first), edges=tensor(entries & (start != end)), x=edit.x, rows=edit.rows)
 
 
 class EntryDropping(GraphTransform):
@@ -120,9 +120,10 @@ class EntryDropping(GraphTransform):
     def edit(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int) -> Edit:
         """Drop floor(ratio x entries) entries of each graph."""
         flat = Flat.of(graphs, ids)
-        leaving = part_of(library(flat.owner).bincount(flat.edge_owner, minlength=len(ids)), self.ratio)
+        entries = library(flat.owner).bincount(flat.edge_owner, minlength=len(ids))
         bits = per_edge(flat, draws, view, ENTRIES, undirected=False)
-        return Edit(edges=tensor(~lowest(flat.edge_owner, bits, leaving)))
+        gone = lowest(flat.edge_owner, bits, offsets(entries)[:-1], part_of(entries, self.ratio))
+        return Edit(edges=tensor(~gone))
 
 
 def looped(graphs: GraphBatch) -> GraphBatch:

@@ -79,8 +79,7 @@ class Together(GraphTransform):
         for transform in self.transforms:
             assert isinstance(transform, GraphTransform)
             edit = transform.edit(graphs, ids, draws, view)
-            for name in ("nodes", "edges", "new_edges", "x"):
-                value: Tensor | None = getattr(edit, name)
+            for name, value in vars(edit).items():
                 if value is None:
                     continue
                 if name in changes:

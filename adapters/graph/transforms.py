@@ -18,6 +18,7 @@ from kontrast.adapters.graph.arrays import (
     library,
     lower,
     lowest,
+    nth,
     offsets,
     ranges,
     repeat,
@@ -33,6 +34,9 @@ __all__ = ["AttributeMasking", "NodeDropping", "OneOf", "Subgraph", "Unchanged"]
 # Streams of random numbers, so that transforms of one view do not draw the same; edge perturbation has 2 and 3.
 NODES, MASK, NOISE, SEED, GROWTH, CHOICE = 1, 4, 5, 6, 7, 8
 PRUNED = 3  # rounds of growth between two looks at what may still be reached in time
+# Times are >= 0, so their bits order as they do: 11 of the exponent and 29 of the rest are enough.
+DROPPED = 23
+NEVER = 0x7FF << 52 >> DROPPED  # of an infinite time
 
 
 class Unchanged(GraphTransform):
@@ -63,7 +67,8 @@ class NodeDropping(GraphTransform):
         """Drop floor(ratio x nodes) nodes of each graph."""
         flat = Flat.of(graphs, ids)
         bits = per_node(flat, draws, view, NODES)
-        return Edit(nodes=tensor(~lowest(flat.owner, bits, part_of(flat.counts, self.ratio))))
+        leaving = part_of(flat.counts, self.ratio)
+        return Edit(nodes=tensor(~lowest(flat.owner, bits, flat.ptr[:-1], leaving)))
 
 
 class AttributeMasking(GraphTransform):
@@ -88,9 +93,8 @@ class AttributeMasking(GraphTransform):
         """Replace the features of floor(ratio x nodes) nodes of each graph."""
         flat = Flat.of(graphs, ids)
         bits = per_node(flat, draws, view, MASK)
-        rows = true_at(lowest(flat.owner, bits, part_of(flat.counts, self.ratio)))
-        at, x = tensor(rows), graphs.x
-        features = x.shape[1]
+        rows = true_at(lowest(flat.owner, bits, flat.ptr[:-1], part_of(flat.counts, self.ratio)))
+        features = graphs.num_features
         keys = kt.key(tensor(flat.ids[flat.owner[rows]]), tensor(bits[rows]))
         uniform = draws.uniform(keys, features + features % 2, view=view, stream=NOISE)
         # Box and Muller 1958: two uniform numbers make two normal ones; 1 - u is in (0, 1].
@@ -98,7 +102,7 @@ class AttributeMasking(GraphTransform):
         radius = (-2 * torch.log1p(-radius)).sqrt_()
         angle = angle * (2 * math.pi)
         normal = torch.cat([radius * angle.cos(), radius * angle.sin()], 1)[:, :features]
-        return Edit(x=x.index_copy(0, at, (self.mean + self.std * normal).to(x.dtype)))
+        return Edit(x=self.mean + self.std * normal, rows=tensor(rows))
 
 
 class Subgraph(GraphTransform):
@@ -130,7 +134,7 @@ class Subgraph(GraphTransform):
         """Keep the grown part."""
         flat = Flat.of(graphs, ids)
         xp = library(flat.owner)
-        size = part_of(flat.counts, self.keep) + 1
+        size = xp.minimum(part_of(flat.counts, self.keep) + 1, flat.counts)
         seeds = flat.ptr[:-1] + xp.asarray(per_graph(flat, draws, view, SEED) * flat.counts, dtype=xp.int64)
         order = argsort(flat.start)
         end, time = flat.end[order], -xp.log1p(-unit(per_edge(flat, draws, view, GROWTH)[order]))
@@ -139,15 +143,17 @@ class Subgraph(GraphTransform):
         reached = xp.full_like(degree, math.inf, dtype=xp.float64)
         reached[seeds] = 0.0
 
-        def inside() -> Array:
-            # Times are >= 0, so their bits order as they do: 11 of the exponent and 29 of the rest are enough.
-            return lowest(flat.owner, reached.view(xp.int64) >> 23, size) & xp.isfinite(reached)
+        def late() -> Array:
+            """Return each node's rank from which on it is too late."""
+            return nth(flat.owner, reached.view(xp.int64) >> DROPPED, flat.ptr[:-1], size).clip(None, NEVER)[flat.owner]
 
         front, rounds = seeds, 0
         while len(front) and not rounds == self.hops > 0:
             rounds += 1
-            if rounds % PRUNED == 0:  # what is too late already leads nowhere in time
-                front = front[inside()[front]]
+            if rounds % PRUNED == 0:  # what is too late already leads nowhere in time, nor what comes later
+                limit = (late() << DROPPED).view(xp.float64)
+                reached = xp.minimum(reached, limit)
+                front = front[reached[front] < limit[front]]
             out = degree[front]
             edges = ranges(first[front], out)
             arrival = repeat(reached[front], out) + time[edges]
@@ -156,7 +162,7 @@ class Subgraph(GraphTransform):
             there, arrival = there[sooner], arrival[sooner]
             lower(reached, there, arrival)
             front = there[arrival == reached[there]]
-        return Edit(nodes=tensor(inside()))
+        return Edit(nodes=tensor((reached.view(xp.int64) >> DROPPED) < late()))
 
 
 class OneOf(GraphTransform):

@@ -273,6 +273,19 @@ def test_one_of_several_shows_each_transform_its_own_graphs_alone() -> None:
     assert taken == {0, 1, 2}
 
 
+def test_nodes_are_masked_that_others_dropped_stand_beside() -> None:
+    batch = graph.graphs(items()).batch(torch.arange(12))
+    before = batch.inputs.x.clone()
+    masked, dropping = graph.AttributeMasking(0.5), graph.NodeDropping(0.4)
+    (noise,), (kept,) = (one(batch, kt.Draws(3))[:1] for one in (masked, dropping))
+    both = graph.Together(dropping, masked)(batch, kt.Draws(3))[0]
+    rows = batch.inputs.ptr[kept.inputs.batch] + kept.coords
+    assert torch.equal(both.inputs.x, noise.inputs.x[rows])
+    assert torch.equal(both.coords, kept.coords)
+    assert not torch.equal(both.inputs.x, kept.inputs.x)
+    assert torch.equal(batch.inputs.x, before)
+
+
 def test_positions_are_eigenvectors() -> None:
     item = from_networkx(nx.lollipop_graph(4, 3))
     found = positional(graph.graphs([item]).batch(torch.tensor([0])).inputs, 3)

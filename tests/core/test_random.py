@@ -171,6 +171,22 @@ def test_bits_of_elements_are_columns_of_the_uniform_numbers_whatever_else_is_in
     assert torch.equal(bits[1:2], draws.bits(ids[:1], torch.tensor([0]), number[1:2], view=1, stream=9))
 
 
+class OnAnotherDevice(Tensor):
+    """A tensor that says it is not on the CPU."""
+
+    is_cpu = False  # type: ignore[assignment]
+
+
+def test_draws_are_the_same_on_a_gpus_way() -> None:
+    ids, draws = torch.tensor([7, 3, 1 << 40, -5]), Draws(5, 2)
+    owner, number = torch.tensor([2, 0, 1, 0, 3]), torch.tensor([0, 4, 1, 1 << 50, 3])
+    there = ids.as_subclass(OnAnotherDevice)
+    uniform, bits = draws.uniform(there, 6, view=1, stream=9), draws.bits(there, owner, number, view=1, stream=9)
+    assert type(uniform) is type(bits) is OnAnotherDevice
+    assert uniform.tolist() == draws.uniform(ids, 6, view=1, stream=9).tolist()
+    assert bits.tolist() == draws.bits(ids, owner, number, view=1, stream=9).tolist()
+
+
 def test_all_forty_bits_are_fair() -> None:
     bits = Draws(0).bits(torch.arange(100), torch.arange(100).repeat_interleave(1000), torch.arange(1000).repeat(100))
     shares = torch.stack([(bits >> place & 1).double().mean() for place in range(40)])
