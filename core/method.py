@@ -255,9 +255,9 @@ class Method(nn.Module):
         if self.average is not None:
             self.average.update(self.towers)
         for module in self.modules():
-            commit = getattr(module, "commit", None)
+            commit = getattr(type(module), "commit", None)  # of a module itself it is slow to ask for what it lacks
             if callable(commit):
-                commit(encoded)
+                commit(module, encoded)
 
     def _through(
         self, towers: nn.ModuleDict, views: Sequence[View], copies: Sequence[Tensor], which: Sequence[int]

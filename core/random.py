@@ -152,8 +152,8 @@ class Draws:
             stream: as in `uniform`.
         """
         if ids.is_cpu:
-            samples = self._samples(ids, view, stream)
-            return torch.from_numpy(_leading(samples[owner.numpy()], _unsigned(number), 40))
+            drawn = _leading(self._samples(ids, view, stream)[owner.numpy()], _unsigned(number), 40)
+            return torch.from_numpy(drawn)
         samples = mix_by_torch(ids + _int64(_state(self.seed, self.epoch, view, stream)))
         return leading_by_torch(samples.index_select(0, owner), number, 40)
 

@@ -337,11 +337,11 @@ class Run:
                 f"weights must be finite to be saved, and after step {done} some are not; the checkpoints before it "
                 "are whole; lower the learning rate, or look for such values in the data"
             )
+        if self.checkpoints is None:
+            return False
         state = collect_state(
             self.method, self.optimizer, self.augmenter, self._identity, self._fingerprint, done, self._metrics.totals
         )
-        if self.checkpoints is None:
-            return False
         if rank() != 0:
             return True
         saved = self.folder.save_checkpoint(self.checkpoints, done, state)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch_geometric.utils import to_dense_adj
 
 import kontrast as kt
-from kontrast.adapters.graph.arrays import array, true_at
-from kontrast.adapters.graph.batch import GraphBatch, graph_batch, node_number, split
+from kontrast.adapters.graph.arrays import array, tensor, true_at
+from kontrast.adapters.graph.batch import Flat, GraphBatch, graph_batch, node_number, split
 from kontrast.adapters.graph.edit import check_graphs
 from kontrast.adapters.graph.encoders import GIN, Readout
 
@@ -84,7 +84,7 @@ def positional(graphs: GraphBatch, size: int) -> Tensor:
     rows = torch.zeros(len(graphs.batch), size, device=counts.device)
     # Graphs of one size together: padding would turn the eigenvectors of a repeated eigenvalue, which are arbitrary.
     sizes, which = counts.unique(return_inverse=True)
-    parts = split(graphs, which, array(which), len(sizes))
+    parts = split(graphs.x, Flat.of(graphs, which), array(which), len(sizes))
     for nodes, part in zip(sizes.tolist(), parts, strict=True):
         dense = to_dense_adj(part.edge_index, part.batch, batch_size=len(part.ptr) - 1)
         dense = dense.clamp(max=1).reshape(-1, nodes, nodes) if len(part.edges) else rows.new_zeros(1, nodes, nodes)
@@ -102,7 +102,7 @@ def positional(graphs: GraphBatch, size: int) -> Tensor:
         vectors = torch.linalg.eigh(matrix)[1].flip(2)[:, :, :size]
         sign = (irregular[None, :, None] * vectors).sum(1, keepdim=True).sign()
         found = nn.functional.normalize(vectors * sign, dim=2).expand(len(part.ptr) - 1, -1, -1)
-        rows[part.nodes, : found.shape[2]] = found.reshape(len(part.nodes), -1).to(rows)
+        rows[tensor(part.nodes), : found.shape[2]] = found.reshape(len(part.nodes), -1).to(rows)
     return rows
 
 

@@ -184,9 +184,10 @@ class OneOf(GraphTransform):
 
     def edit(self, graphs: GraphBatch, ids: Tensor, draws: kt.Draws, view: int) -> Edit:
         """Join what each transform does to the graphs that drew it, which alone it is shown."""
-        drawn = per_graph(Flat.of(graphs, ids), draws, view, CHOICE) * len(self.transforms)
+        flat = Flat.of(graphs, ids)
+        drawn = per_graph(flat, draws, view, CHOICE) * len(self.transforms)
         parts = []
-        for transform, part in zip(self.transforms, split(graphs, ids, drawn, len(self.transforms)), strict=True):
+        for transform, part in zip(self.transforms, split(graphs.x, flat, drawn, len(self.transforms)), strict=True):
             assert isinstance(transform, GraphTransform)
             if len(part.flat.ids):
                 parts.append((transform.edit(part, tensor(part.flat.ids), draws, view), part))

@@ -15,7 +15,7 @@ from torch_geometric.utils import from_networkx
 
 import kontrast as kt
 from kontrast.adapters import graph
-from kontrast.adapters.graph.batch import Part, split
+from kontrast.adapters.graph.batch import Flat, Part, split
 from kontrast.adapters.graph.structural import positional
 from kontrast.plugins.gcc import gcc
 from kontrast.plugins.grace import grace
@@ -250,7 +250,7 @@ def test_grace_drops_edges_and_features_at_their_rates() -> None:
 def alone(batch: Any, number: int) -> Part:
     """Return one graph of a batch."""
     chosen = torch.arange(len(batch.ptr) - 1) == number
-    return split(batch, torch.arange(len(chosen)), chosen.numpy(), 2)[1]
+    return split(batch.x, Flat.of(batch, torch.arange(len(chosen))), chosen.numpy(), 2)[1]
 
 
 def test_one_of_several_shows_each_transform_its_own_graphs_alone() -> None:
