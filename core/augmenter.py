@@ -3,16 +3,15 @@
 from abc import ABC, abstractmethod
 from dataclasses import replace
 
-from torch import nn
-
 from .errors import InvalidValueError
+from .part import Part
 from .random import Draws
 from .values import Batch, View
 
 __all__ = ["Augmenter", "Identity", "ToTowers"]
 
 
-class Augmenter(nn.Module, ABC):
+class Augmenter(Part, ABC):
     """Batch -> one View per augmented copy: the whole batch at once, each sample with its own random parameters.
 
     Randomness comes from `draws`, a function of (seed, epoch, sample id, view), so that the copies are the same for any

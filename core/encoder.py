@@ -11,12 +11,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from .errors import IncompatibleError, InvalidValueError
+from .part import Part
 from .values import Encoded, View
 
 __all__ = ["Encoder", "as_encoder", "evaluating", "unwrapped"]
 
 
-class Encoder(nn.Module, ABC):
+class Encoder(Part, ABC):
     """Inputs -> representation [B, D].
 
     Attributes:

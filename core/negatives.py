@@ -82,10 +82,6 @@ class HardNegatives(_Choosing):
         """Return the pairs with this hardness."""
         return replace(pairs, hardness=self.hardness, detach_hardness=self.detach)
 
-    def extra_repr(self) -> str:
-        """Show the hardness."""
-        return f"hardness={self.hardness}, detach={self.detach}"
-
 
 class Debiased(_Choosing):
     """Correct for negatives that are none: subtract what positives among them are expected to add to the sum.
@@ -127,10 +123,6 @@ class Debiased(_Choosing):
         """Return the pairs with this prior."""
         return replace(pairs, positive_prior=self.positive_prior, least_score=self.least_score)
 
-    def extra_repr(self) -> str:
-        """Show the prior."""
-        return f"positive_prior={self.positive_prior}"
-
 
 class HardestNegatives(_Choosing):
     """Keep the `count` negatives of every anchor that score highest, and all of its positives.
@@ -156,10 +148,6 @@ class HardestNegatives(_Choosing):
     def chosen(self, pairs: Pairs) -> Pairs:
         """Return the pairs with their hardest negatives alone."""
         return only(pairs, top_negatives(pairs, self.count))
-
-    def extra_repr(self) -> str:
-        """Show the count."""
-        return f"count={self.count}"
 
 
 class SemiHardNegatives(_Choosing):

@@ -4,12 +4,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torch import nn
-
 from .errors import IncompatibleError
 from .finite import check_embeddings
 from .loss import Loss
 from .pairs import Pairs
+from .part import Part
 from .precision import full_precision
 from .similarity import Cosine, Similarity
 
@@ -39,7 +38,7 @@ class Needs:
     weights: bool = False
 
 
-class Objective(nn.Module, ABC):
+class Objective(Part, ABC):
     """Pairs -> Loss, pure in its tensors.
 
     Subclasses define `forward` from `row_statistics`, `Pairs.aligned` or `Pairs.positive_scores`, and declare `needs`.

@@ -62,9 +62,9 @@ class Queue(Wrapper):
                 "take it around InBatch or Positives"
             )
         self.size = size
-        self.pointer = 0
-        self.fill = 0
-        self.commits = 0
+        self._pointer = 0
+        self._fill = 0
+        self._commits = 0
         self.register_buffer("rows", torch.zeros(0, 0))  # [size, D] once D is known: from the first batch
         self.register_buffer("keys", torch.full((size, 4), -1))  # ids, labels, groups, and the commit they came with
 
@@ -73,16 +73,17 @@ class Queue(Wrapper):
         """What the inner sampler gives, with negatives."""
         return replace(self.inner.gives, negatives=True, min_batch=1)
 
-    def extra_repr(self) -> str:
-        """Show the size."""
-        return f"size={self.size}"
+    @property
+    def fill(self) -> int:
+        """How many entries there are, in the first rows of `rows` and `keys`."""
+        return self._fill
 
     def pairs(self, encoded: Sequence[Encoded]) -> list[Pairs]:
         """Return the inner sampler's pairs with one more block: the queue."""
         inner = self.inner.pairs(encoded)
-        if not self.fill:
+        if not self._fill:
             return inner
-        rows = self._embeddings(self.keys[: self.fill, 0], encoded)
+        rows = self._embeddings(self.keys[: self._fill, 0], encoded)
         return [pairs.with_blocks([self._block(pairs, rows)]) for pairs in inner]
 
     @torch.no_grad()
@@ -95,29 +96,29 @@ class Queue(Wrapper):
         assert new.rows is not None
         absent = torch.full_like(new.ids, -1)
         given = (absent if key is None else key for key in (new.labels, new.groups))
-        keys = torch.stack([new.ids, *given, torch.full_like(new.ids, self.commits)], dim=1)
+        keys = torch.stack([new.ids, *given, torch.full_like(new.ids, self._commits)], dim=1)
         rows = self._kept(new.rows[-self.size :])
         if self.rows.shape != (self.size, rows.shape[1]):
-            if self.fill:
+            if self._fill:
                 raise InvalidValueError(
                     f"the queue holds embeddings of size {self.rows.shape[1]}, and this batch has {rows.shape[1]}"
                 )
             self.rows = rows.new_zeros(self.size, rows.shape[1])
-        at = (self.pointer + torch.arange(len(rows), device=rows.device)) % self.size
+        at = (self._pointer + torch.arange(len(rows), device=rows.device)) % self.size
         self.rows[at] = rows.to(self.rows.dtype)
         self.keys[at] = keys[-self.size :]
-        self.pointer = (self.pointer + len(rows)) % self.size
-        self.fill = min(self.fill + len(rows), self.size)
-        self.commits += 1
+        self._pointer = (self._pointer + len(rows)) % self.size
+        self._fill = min(self._fill + len(rows), self.size)
+        self._commits += 1
 
     def metrics(self) -> dict[str, float]:
         """Return the share of the queue that is filled, and the mean age of its entries in steps."""
-        entered = self.keys[: self.fill, 3].double().mean().item() if self.fill else self.commits
-        return {"queue_fill": self.fill / self.size, "queue_age": self.commits - entered}
+        entered = self.keys[: self._fill, 3].double().mean().item() if self._fill else self._commits
+        return {"queue_fill": self._fill / self.size, "queue_age": self._commits - entered}
 
     def get_extra_state(self) -> dict[str, int]:
         """Return pointer and fill for the state dict."""
-        return {"pointer": self.pointer, "fill": self.fill, "commits": self.commits, "size": self.size}
+        return {"pointer": self._pointer, "fill": self._fill, "commits": self._commits, "size": self.size}
 
     def set_extra_state(self, state: Mapping[str, int]) -> None:
         """Take pointer and fill from the state dict."""
@@ -125,7 +126,7 @@ class Queue(Wrapper):
             raise InvalidValueError(
                 f"the saved queue holds {state['size']} entries and this one {self.size}; make it the same size"
             )
-        self.pointer, self.fill, self.commits = state["pointer"], state["fill"], state["commits"]
+        self._pointer, self._fill, self._commits = state["pointer"], state["fill"], state["commits"]
 
     def _load_from_state_dict(
         self,
@@ -150,7 +151,7 @@ class Queue(Wrapper):
 
     def _embeddings(self, ids: Tensor, encoded: Sequence[Encoded]) -> Tensor:
         """Return the embeddings [K, D] of the entries."""
-        return self.rows[: self.fill]
+        return self.rows[: self._fill]
 
     def _block(self, pairs: Pairs, rows: Tensor) -> Block:
         if pairs.rows is None:
@@ -159,7 +160,7 @@ class Queue(Wrapper):
             )
         anchors = pairs.anchors
         # Filled from the front; once full, every slot counts.
-        ids, labels, groups, _ = self.keys[: self.fill].unbind(1)
+        ids, labels, groups, _ = self.keys[: self._fill].unbind(1)
         rows = rows.to(anchors.dtype)
         ours, theirs = Keys(alias=pairs.rows.ids), Keys(alias=ids)
         if pairs.match != "ids":

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from .errors import IncompatibleError, InvalidValueError
 from .pairs import Pairs
+from .part import Part
 from .values import Encoded, across_ranks, stack
 
 __all__ = ["Gives", "InBatch", "PairSampler", "Positives", "ViewPairing", "Wrapper"]
@@ -42,7 +43,7 @@ class Gives:
     own_rows: bool = True
 
 
-class PairSampler(nn.Module, ABC):
+class PairSampler(Part, ABC):
     """Encoded views -> Pairs, in three phases: read, score, commit.
 
     `pairs` never changes state, so it may run under gradient caching and be repeated; `commit` does, once per step,
@@ -138,9 +139,6 @@ class _ViewSampler(PairSampler):
         every = tuple(range(num_views))
         return (every[:-1], every[1:]) if self.views == "forward" else (every, every)
 
-    def extra_repr(self) -> str:
-        return f"views={self.views!r}"
-
     def _meetings(self, encoded: Sequence[Encoded], *, gather: bool) -> list[tuple[Encoded, Encoded]]:
         """Return (anchors, candidates) for each Pairs, each view gathered once."""
         if len(encoded) < 2:
@@ -183,10 +181,6 @@ class InBatch(_ViewSampler):
         if match not in ("ids", "labels", "groups"):
             raise InvalidValueError(f"`match` must be ids, labels or groups, got {match!r}")
         self.match = match
-
-    def extra_repr(self) -> str:
-        """Show views and match."""
-        return f"{super().extra_repr()}, match={self.match!r}"
 
     @property
     def gives(self) -> Gives:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InvalidValueError
+from .part import Part
 from .precision import full_precision
 
 __all__ = ["Cosine", "Dot", "LearnedTemperature", "Scaling", "Similarity", "normalize"]
@@ -28,7 +29,7 @@ class Scaling(NamedTuple):
     scale: float | Tensor
 
 
-class Similarity(nn.Module, ABC):
+class Similarity(Part, ABC):
     """A score of an anchor and a candidate: ``transform(prepare(anchor) . prepare_candidates(candidate))``.
 
     A score of this form is taken tile by tile at the price of a matrix product. One that is not sets `factors` to False

@@ -188,6 +188,7 @@ class SeriesTransformer(SeriesEncoder):
                 f"`representation_size` must be a multiple of 2 x `heads`, got {representation_size} and {heads}"
             )
         super().__init__(in_channels, representation_size, representation_size, readout)
+        self.heads = heads
         layer = nn.TransformerEncoderLayer(
             representation_size, heads, 4 * representation_size, dropout, "gelu", batch_first=True, norm_first=True
         )

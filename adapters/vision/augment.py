@@ -94,10 +94,3 @@ class AffineViews(kt.Augmenter):
         mean = moved.mean((1, 2, 3), keepdim=True)
         factor = torch.exp(signed[:, 7] * math.log(self.contrast))[:, None, None, None]
         return ((moved - mean) * factor + mean + signed[:, 8, None, None, None] * self.brightness).clamp(0, 1)
-
-    def extra_repr(self) -> str:
-        """Show what is drawn."""
-        return (
-            f"size={self.size}, num_views={self.num_views}, crop={self.crop}, shift={self.shift}, scale={self.scale}, "
-            f"rotation={self.rotation}, brightness={self.brightness}, contrast={self.contrast}"
-        )

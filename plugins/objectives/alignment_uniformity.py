@@ -79,7 +79,3 @@ class AlignmentUniformity(Objective):
         squared = (2 - logits / self.t).clamp(min=0)
         apart = squared > 0  # the root of a zero distance has no gradient
         return torch.where(apart, torch.where(apart, squared, 1.0) ** (self.power / 2), 0.0)
-
-    def extra_repr(self) -> str:
-        """Show the weights."""
-        return f"alignment={self.alignment}, uniformity={self.uniformity}, power={self.power}, t={self.t}"

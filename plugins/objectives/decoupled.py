@@ -91,10 +91,6 @@ class DCLW(SoftmaxObjective):
         losses = rows.negative_logsumexp - total / rows.positive_count.clamp(min=1)
         return Loss.over_rows(losses, both, weights=pairs.anchor_weights)
 
-    def extra_repr(self) -> str:
-        """Show temperature and sigma."""
-        return f"{super().extra_repr()}, sigma={self.sigma}"
-
 
 def _weight(x: Tensor) -> Tensor:
     return 2 - x.exp()

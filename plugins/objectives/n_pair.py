@@ -71,10 +71,6 @@ class NPair(SoftmaxObjective):
             loss.metrics,
         )
 
-    def extra_repr(self) -> str:
-        """Show the regularization."""
-        return f"regularization={self.regularization}"
-
 
 class _MeanSquaredLength(Similarity):
     """(|a|^2 + |c|^2) / 2, as a product: [|a|^2 / 2, 1] . [1, |c|^2 / 2]."""

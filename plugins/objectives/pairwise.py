@@ -66,10 +66,6 @@ class PairwiseContrastive(Objective):
     def _push(self, scores: Tensor) -> Tensor:
         return torch.relu(self.margin + scores).square() / 2
 
-    def extra_repr(self) -> str:
-        """Show the margin."""
-        return f"margin={self.margin}"
-
 
 def _pull(scores: Tensor) -> Tensor:
     return scores.square() / 2

@@ -62,10 +62,6 @@ class PositiveUnlabelled(Objective):
         # log(1 + e^-s) = log(1 + e^s) - s
         return softplus(logits) - self.positive_prior * logits
 
-    def extra_repr(self) -> str:
-        """Show the prior."""
-        return f"positive_prior={self.positive_prior}"
-
 
 def _yes(logits: Tensor) -> Tensor:
     return softplus(-logits)

@@ -34,10 +34,6 @@ class SoftmaxObjective(Objective):
             )
         self.temperature = temperature
 
-    def extra_repr(self) -> str:
-        """Show the temperature."""
-        return f"temperature={self.temperature}"
-
 
 def log_mean(log_sums: Tensor, counts: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the log of the mean exponential over the pairs of all processes, with gradient; 0 without a pair.

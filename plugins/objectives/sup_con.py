@@ -48,7 +48,3 @@ class SupCon(SoftmaxObjective):
         if self.form == "in":
             positive = rows.positive_logsumexp - rows.positive_count.clamp(min=1).to(positive.dtype).log()
         return Loss.over_rows(rows.logsumexp - positive, rows.positive_count > 0, weights=pairs.anchor_weights)
-
-    def extra_repr(self) -> str:
-        """Show temperature and form."""
-        return f"{super().extra_repr()}, form={self.form!r}"

@@ -50,10 +50,6 @@ class TemperatureFreeInfoNCE(Objective):
         """
         return self._info_nce.forward(replace(pairs, similarity=self._similarity))
 
-    def extra_repr(self) -> str:
-        """Show the clamp."""
-        return f"clamp={self.clamp}"
-
 
 class _InverseTanh(Cosine):
     """2 artanh of the cosine."""

@@ -54,10 +54,6 @@ class Triplet(Objective):
         """
         return _over_triplets(pairs, torch.relu, self.margin)
 
-    def extra_repr(self) -> str:
-        """Show the margin."""
-        return f"margin={self.margin}"
-
 
 class SoftTriplet(Objective):
     """`Triplet` without a margin: log(1 + e^(s_in - s_ip)), which never stops pulling.

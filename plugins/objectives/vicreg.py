@@ -80,7 +80,3 @@ class VICReg(Objective):
         variances = covariance.diagonal()
         hinge = torch.relu(1 - (variances + self.eps).sqrt()).mean()
         return hinge, (covariance.square().sum() - variances.square().sum()) / rows.shape[1]
-
-    def extra_repr(self) -> str:
-        """Show the weights."""
-        return f"invariance={self.invariance}, variance={self.variance}, covariance={self.covariance}"

@@ -65,10 +65,6 @@ class FutureSteps(PairSampler):
         """Return the first view: one is enough."""
         return (0,), (0,)
 
-    def extra_repr(self) -> str:
-        """Show the negatives."""
-        return f"negatives={self.negatives!r}"
-
     def pairs(self, encoded: Sequence[Encoded]) -> list[Pairs]:
         """Return one Pairs per step."""
         context = elements(encoded[0])

@@ -143,10 +143,6 @@ class GuidedNegatives(Wrapper):
         ]
         return replace(pairs, blocks=tuple(blocks))
 
-    def extra_repr(self) -> str:
-        """Show stream and margin."""
-        return (f"guide={self.stream!r}, " if self.stream else "") + f"margin={self.margin}"
-
 
 def _below(scores: Tensor, anchors: tuple[Tensor, ...], candidates: tuple[Tensor, ...]) -> Tensor:
     guide, limit = anchors

@@ -404,7 +404,7 @@ def _steps(sampler: kt.PairSampler, first: int, last: int, reload_at: int | None
             buffer.seek(0)
             for module in sampler.modules():
                 if isinstance(module, kt.Queue):
-                    module.pointer = module.fill = module.commits = 0
+                    module.set_extra_state({"pointer": 0, "fill": 0, "commits": 0, "size": module.size})
                     module.rows = torch.zeros(0, 0)
                     module.keys.fill_(-1)
             sampler.load_state_dict(torch.load(buffer, weights_only=True))

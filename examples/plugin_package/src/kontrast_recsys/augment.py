@@ -41,10 +41,6 @@ class SGLViews(kt.Augmenter):
         self.ratio = ratio
         self._kept: tuple[tuple[Graph, int, int], list[Graph]] | None = None  # a shortcut, no state
 
-    def extra_repr(self) -> str:
-        """Show the ratio."""
-        return f"ratio={self.ratio}"
-
     def forward(self, batch: kt.Batch, draws: kt.Draws) -> list[kt.View]:
         """Return the three views."""
         lookup: Lookup = batch.inputs

@@ -71,10 +71,6 @@ class AllEntities(kt.Wrapper):
             raise kt.InvalidValueError(f"`weight` must be > 0, got {weight!r}; leave AllEntities out instead")
         self.weight = weight
 
-    def extra_repr(self) -> str:
-        """Show the weight."""
-        return f"weight={self.weight}"
-
     def reads(self, num_views: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return what the inner sampler reads, and views 1 and 2."""
         anchors, candidates = self.inner.reads(num_views)
