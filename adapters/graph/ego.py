@@ -127,19 +127,23 @@ class EgoSubgraphs(GraphTransform):
         hop = true_at(begins)
         here = seeds[walk[hop]]
         while len(hop):
-            choices = around.degree[here]
-            place = around.first[here] + (turn[hop] * choices >> 24)
+            choices, place = around.degree[here], turn[hop]
+            place *= choices
+            place >>= 24
+            place += around.first[here]
             here = xp.where(choices > 0, around.ends[place], here)
             yield walk[hop], here
-            on = ~returns[hop]
+            on = true_at(~returns[hop])
             hop, here = hop[on] + 1, here[on]
 
     def _seeds(self, flat: Flat, draws: kt.Draws) -> Array:
         """Return a node of each graph, with chances in proportion to a power of the degrees, int64 [B]."""
         xp = library(flat.owner)
-        degree = xp.asarray(xp.bincount(flat.start, minlength=len(flat.owner)), dtype=xp.float64)
+        degree = xp.bincount(flat.start, minlength=len(flat.owner))
         # Of exponential times at these rates, the soonest is each node's with the chance wanted.
-        time = -xp.log1p(-unit(per_node(flat, draws, 0, CENTRE))) / degree.clip(1e-9) ** self.power
+        most = int(degree.max()) if len(degree) else 0  # few degrees, many nodes: a power takes long
+        rates = xp.asarray(numbers(most + 1, degree), dtype=xp.float64).clip(1e-9) ** self.power
+        time = -xp.log1p(-unit(per_node(flat, draws, 0, CENTRE))) / rates[degree]
         soonest = xp.full_like(time, math.inf)[: len(flat.ids)]
         lower(soonest, flat.owner, time)
         at = true_at(time == soonest[flat.owner])
