@@ -89,6 +89,7 @@ def _facts(record: Record, make: Callable[..., Any]) -> Iterator[tuple[str, str]
         yield "used by", _USED_BY[record.kind].format(record.name)
     if isinstance(record, MethodRecord):
         yield "goes with", f"adapter {record.adapter}" if record.adapter else ""
+        yield "by default", ", ".join(f"{part} {_with_options(**given)}" for part, given in record.parts().items())
         yield from _of_method(record, make)
     elif isinstance(record, ObjectiveRecord):
         yield from _of_objective(record)
@@ -116,6 +117,11 @@ _USED_BY = {
     "probe": "kontrast evaluate --probe {}",
     "recipe": "kontrast train --recipe {}",
 }
+
+
+def _with_options(name: str, **options: Any) -> str:
+    """Return a name and what is set of it."""
+    return f"{name} ({', '.join(f'{option} {value}' for option, value in options.items())})" if options else name
 
 
 def _of_method(record: Record, make: Callable[..., Any]) -> Iterator[tuple[str, str]]:

@@ -131,11 +131,36 @@ class Record:
 
 @dataclass(frozen=True)
 class MethodRecord(Record):
-    """A method: `factory(encoder, **parameters) -> kontrast.Method`; `adapter` names its domain where it has one."""
+    """A method: `factory(encoder, **parameters) -> kontrast.Method`.
+
+    Args:
+        adapter: the domain that it belongs to, where it is of one.
+        encoder: what it is trained with where nothing is said: a registered name, or as in a config file a mapping of
+            `name` and options, e.g. `{"name": "dilated-cnn", "depth": 1}`. Empty: what the domain takes, and so
+            on a domain that the encoder is not for.
+        augmenter: the same of the augmenter.
+    """
 
     kind = "method"
 
     adapter: str = ""
+    encoder: str | Mapping[str, Any] = ""
+    augmenter: str | Mapping[str, Any] = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for part in ("encoder", "augmenter"):
+            given = getattr(self, part)
+            if not isinstance(given.get("name") if isinstance(given, Mapping) else given, str):
+                raise InvalidValueError(
+                    f"the {part} of method `{self.name}` must be a registered name, or a mapping of `name` and "
+                    f"options, got {given!r}"
+                )
+
+    def parts(self) -> dict[str, dict[str, Any]]:
+        """Return encoder and augmenter as far as they are named, each as a mapping of `name` and options."""
+        given = {"encoder": self.encoder, "augmenter": self.augmenter}
+        return {part: {"name": what} if isinstance(what, str) else dict(what) for part, what in given.items() if what}
 
 
 class ObjectiveRecord(Record):

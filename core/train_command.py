@@ -1,7 +1,8 @@
 """`kontrast train`: build the parts a run is made of, by name, and run it."""
 
 import json
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from .distributed import join_processes, rank
 from .encoder import Encoder, as_encoder
 from .errors import IncompatibleError, InvalidValueError
 from .method import Method
+from .method_parts import PARTS, named_part, short
 from .objective import Objective
 from .optim import OptimizerSettings
 from .option_types import no_options, parameters, plain, refuse_missing
@@ -71,9 +73,7 @@ def train(given: list[str]) -> int:
     usual = known_plugins.own(AdapterRecord, method_record.adapter or "vision", *homes)
     adapter = _adapter(names.chosen.setdefault("adapter", usual))
     names.chosen.setdefault("data", adapter.default_data)
-    homes = (known_plugins.distribution(get_record(AdapterRecord, names.chosen["adapter"])), "kontrast")
-    for part, kind in (("encoder", EncoderRecord), ("augmenter", AugmenterRecord)):
-        names.chosen.setdefault(part, known_plugins.own(kind, getattr(adapter, f"default_{part}"), *homes))
+    usual_options = {part: _choose(names, part, method_record, adapter) for part in PARTS}
     optimizer = names.chosen.setdefault("optimizer", known_plugins.own(OptimizerRecord, "adamw", "kontrast"))
     optimizer_factory = get_record(OptimizerRecord, optimizer).load()
     if "encoder" not in parameters(method_factory):
@@ -100,8 +100,8 @@ def train(given: list[str]) -> int:
         probe = look_at(method_factory)
     factories = {
         "method": Factory(method_factory, no_options(method_factory) | {"encoder"}),
-        "encoder": Factory(encoder_factory, no_options(encoder_factory), about),
-        "augmenter": Factory(augmenter_factory, no_options(augmenter_factory), about),
+        "encoder": Factory(encoder_factory, no_options(encoder_factory), {**about, **usual_options["encoder"]}),
+        "augmenter": Factory(augmenter_factory, no_options(augmenter_factory), {**about, **usual_options["augmenter"]}),
         "optimizer": Factory(optimizer_factory, no_options(optimizer_factory)),
         **_own_parts(names, probe),
         **_inner_parts(names),
@@ -130,7 +130,7 @@ def train(given: list[str]) -> int:
     torch.manual_seed(run_options["seed"])  # weights are drawn after the seed is set
     with get_record(EncoderRecord, names.chosen["encoder"]).blamed():
         encoder = encoder_factory(**parts["encoder"])
-    with method_record.blamed():
+    with method_record.blamed(), _usual_named(names, method_record):
         method = method_factory(as_encoder(encoder), **parts["method"])
     with get_record(AugmenterRecord, names.chosen["augmenter"]).blamed():
         augmenter = augmenter_factory(**parts["augmenter"])
@@ -148,16 +148,17 @@ def train(given: list[str]) -> int:
             f"the factory of optimizer `{names.chosen['optimizer']}` must return kontrast.OptimizerSettings, "
             f"got {settings!r}"
         )
-    run = Run(
-        method,
-        splits.train,
-        augmenter=augmenter,
-        optimizer=settings,
-        observers=observers,
-        config=config,
-        **run_options,
-    )
-    metrics = run.fit()
+    with _usual_named(names, method_record):
+        run = Run(
+            method,
+            splits.train,
+            augmenter=augmenter,
+            optimizer=settings,
+            observers=observers,
+            config=config,
+            **run_options,
+        )
+        metrics = run.fit()
     if rank() == 0:
         print(f"loss {metrics['loss']:.4f} in the last epoch; encoder in {options.out}/encoder.safetensors")
     return 0
@@ -179,6 +180,36 @@ def look_at(method_factory: Any, **options: Any) -> Method:
     if not isinstance(probe, Method):
         raise InvalidValueError(f"a method's factory must return a kontrast.Method, got {type(probe).__name__}")
     return probe
+
+
+def _choose(names: Names, part: str, method: MethodRecord, adapter: Adapter) -> Mapping[str, Any]:
+    """Choose the encoder or augmenter where nobody did: the method's, else the domain's; return the method's options.
+
+    They are for the part that the method names, whether it was asked for or not.
+    """
+    asked, domain, known = names.chosen.get(part), names.chosen["adapter"], registry()
+    usual = None
+    if asked is None or short(asked) == short(method.parts().get(part, {"name": ""})["name"]):
+        usual = named_part(method, part, domain)
+    if asked is None and usual is not None:
+        names.chosen[part] = usual.name
+    elif asked is None:
+        homes = (known.distribution(get_record(AdapterRecord, domain)), "kontrast")
+        names.chosen[part] = known.own(PARTS[part], getattr(adapter, f"default_{part}"), *homes)
+    return usual.options if usual is not None and get_record(PARTS[part], names.chosen[part]) is usual.record else {}
+
+
+@contextmanager
+def _usual_named(names: Names, method: MethodRecord) -> Iterator[None]:
+    """Say what a method is trained with where other parts were taken and do not go with it."""
+    try:
+        yield
+    except IncompatibleError as error:
+        usual = {part: short(given["name"]) for part, given in method.parts().items()}
+        others = [f"the {part} `{name}`" for part, name in usual.items() if short(names.chosen[part]) != name]
+        if not others or type(error) is not IncompatibleError:
+            raise
+        raise IncompatibleError(f"{error}; `{method.name}` is trained with {' and '.join(others)}") from error
 
 
 def _own_parts(names: Names, probe: Method) -> dict[str, Factory]:

@@ -8,7 +8,7 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from kontrast.records import RecipeRecord, Record
+from kontrast.records import MethodRecord, RecipeRecord, Record
 from kontrast.registry import KINDS, registry
 
 __all__ = ["on_config", "on_files", "on_page_content", "pages"]
@@ -113,6 +113,9 @@ def _page(record: Record) -> str:
         facts.append(_paper(record.paper))
     if adapter := getattr(record, "adapter", ""):
         facts.append(f"for the domain [`{adapter}`](../adapters/{adapter}.md)")
+    for part, given in record.parts().items() if isinstance(record, MethodRecord) else ():
+        options = "".join(f" `--{part}.{option} {value}`" for option, value in given.items() if option != "name")
+        facts.append(f"trained with [`{given['name']}`](../{part}s/{given['name']}.md){options}")
     if record.extra:
         facts.append(f"needs `pip install '{record.extra}'`")
     assert isinstance(record.factory, str)

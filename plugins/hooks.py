@@ -30,6 +30,8 @@ def kontrast_methods() -> list[MethodRecord]:
             "The past predicts the latents of later steps",
             "arXiv:1807.03748",
             adapter="timeseries",
+            encoder={"name": "dilated-cnn", "depth": 1},  # one that sees far solves the task without learning
+            augmenter={"name": "identity", "num_views": 1},
         ),
         MethodRecord(
             "gcc",
@@ -37,6 +39,8 @@ def kontrast_methods() -> list[MethodRecord]:
             "Two walks around one node agree against a queue of others",
             "arXiv:2006.09963",
             adapter="graph",
+            encoder="structural-gin",
+            augmenter="ego-subgraphs",
         ),
         MethodRecord(
             "grace",
@@ -44,6 +48,8 @@ def kontrast_methods() -> list[MethodRecord]:
             "A node's two copies agree against all nodes",
             "arXiv:2006.04131",
             adapter="graph",
+            encoder={"name": "gcn", "num_layers": 2, "all_layers": False, "batch_norm": False},
+            augmenter="grace-views",
         ),
         MethodRecord(
             "graphcl",
@@ -51,6 +57,8 @@ def kontrast_methods() -> list[MethodRecord]:
             "A graph and its augmented copy agree against other graphs",
             "arXiv:2010.13902",
             adapter="graph",
+            encoder="gin",
+            augmenter="graphcl-views",
         ),
         MethodRecord(
             "infograph",
@@ -58,6 +66,8 @@ def kontrast_methods() -> list[MethodRecord]:
             "A graph knows its own nodes among others'",
             "arXiv:1908.01000",
             adapter="graph",
+            encoder="gin",
+            augmenter={"name": "identity", "num_views": 1},
         ),
         MethodRecord(
             "moco-v2",
@@ -77,6 +87,7 @@ def kontrast_methods() -> list[MethodRecord]:
             "A window is like those near it, mostly unlike those far away",
             "arXiv:2106.00750",
             adapter="timeseries",
+            augmenter="neighbor-windows",
         ),
         MethodRecord(
             "ts2vec",
@@ -84,6 +95,8 @@ def kontrast_methods() -> list[MethodRecord]:
             "A time step agrees with itself in another context",
             "arXiv:2106.10466",
             adapter="timeseries",
+            encoder="dilated-cnn",
+            augmenter="overlapping-crops",
         ),
         MethodRecord(
             "vicreg",

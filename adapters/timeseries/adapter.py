@@ -11,7 +11,7 @@ class TimeSeriesAdapter(kt.Adapter):
 
     default_data = "waves"
     default_encoder = "dilated-cnn"
-    default_augmenter = "overlapping-crops"
+    default_augmenter = "series-views"
     default_probe = "series-svm,series-nearest"
 
     def load(self, source: str) -> kt.Splits[kt.ArrayData]:

@@ -40,6 +40,7 @@ __all__ = [
     "data_of",
     "default_augmenter",
     "default_encoder",
+    "default_splits",
     "example_data",
     "in_double",
     "made_for",
@@ -119,7 +120,7 @@ def data_of(
     home = _home(kind, subject)
     if home is None:
         raise InvalidValueError("`data` must be samples that it reads, got none; write data=kontrast.ArrayData(...)")
-    splits = _default_splits(home)
+    splits = default_splits(home)
     return splits.train, splits.about
 
 
@@ -137,7 +138,7 @@ def default_encoder(subject: Any) -> Encoder | None:
     home = _home(AugmenterRecord, subject)
     if home is None:
         return None
-    about = _default_splits(home).about
+    about = default_splits(home).about
     return as_encoder(made_for(EncoderRecord, home.load()().default_encoder, about)).eval()
 
 
@@ -155,7 +156,8 @@ def _home(kind: type[EncoderRecord] | type[AugmenterRecord], subject: Any) -> Ad
 
 
 @cache  # a domain's data may take seconds, and are asked for by the checks of each of its parts
-def _default_splits(home: AdapterRecord) -> Splits[Data]:
+def default_splits(home: AdapterRecord) -> Splits[Data]:
+    """Return a domain's default data, loaded once."""
     with home.blamed():
         adapter: Adapter = home.load()()
         return adapter.load(adapter.default_data)

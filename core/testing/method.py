@@ -240,10 +240,10 @@ def method_checks(
     expected_failures: Mapping[str, str] | None = None,
 ) -> list[Check]:
     """Return the checks that `check_method` runs, with its arguments; for `parametrize_with_checks`."""
-    from . import method_ranks, method_score
+    from . import method_parts, method_ranks, method_score
 
     case = MethodCase(subject, data, augmenter)
-    functions = (*CHECKS, *method_score.CHECKS, *method_ranks.CHECKS)
+    functions = (*CHECKS, *method_parts.CHECKS, *method_score.CHECKS, *method_ranks.CHECKS)
     return checks_of(f"method {case.name}", functions, case, failures_of(case.method(), expected_failures))
 
 

@@ -1,6 +1,6 @@
 """The kit finds the fault in methods that are broken on purpose."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from kit_faults import caught_by, faults
 from torch import Tensor, nn
 
 import kontrast as kt
+import kontrast.registry
 from kontrast.adapters import vision
 from kontrast.plugins.objectives import CosineRegression, InfoNCE
 from kontrast.testing import method_checks, run_checks
@@ -19,7 +20,7 @@ from kontrast.testing import method_checks, run_checks
 def right(encoder: kt.Encoder) -> kt.Method:
     return kt.Method(
         encoder,
-        projector=kt.mlp(8, 6),
+        projector=kt.mlp(encoder.representation_size, 6),
         predictor=kt.mlp(6, 6),
         target=kt.Momentum(0.9),
         sampler=kt.Queue(kt.InBatch("cross"), size=9),
@@ -228,6 +229,40 @@ def test_methods(name: str, broken: Callable[[kt.Encoder], kt.Method]) -> None:
 @pytest.mark.usefixtures("gloo")
 def test_methods_that_are_right() -> None:
     assert not run_checks(method_checks(right)).failed
+
+
+@pytest.fixture
+def registered() -> Iterator[None]:
+    yield
+    kontrast.registry._registered.clear()  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"encoder": "smal-cnn"}, "that is not registered: no encoder `smal-cnn`; did you mean `small-cnn`"),
+        ({"encoder": {"name": "small-cnn", "widht": 2}}, "sets the option `widht` of the encoder `small-cnn`"),
+        ({"encoder": {"name": "small-cnn", "width": 0}}, "width"),
+        ({"augmenter": "series-views", "adapter": "vision"}, "that it names for `timeseries`"),
+        ({"augmenter": {"name": "affine-views", "num_views": 1}}, "take an augmenter that makes two or more"),
+    ],
+)
+def test_parts_that_a_record_names(fields: dict[str, Any], says: str) -> None:
+    kt.register(kt.MethodRecord("named", right, **fields))
+    caught_by("named-parts-fit", method_checks("named"), says)
+
+
+@pytest.mark.usefixtures("registered")
+def test_parts_that_fit() -> None:
+    def state(**fields: Any) -> str:
+        kt.register(kt.MethodRecord("named", right, **fields))
+        checks = [check for check in method_checks("named") if check.name == "named-parts-fit"]
+        return run_checks(checks).state("named-parts-fit")
+
+    assert state(augmenter="affine-views") == "passed"
+    assert state(adapter="vision", augmenter={"name": "identity", "num_views": 3}) == "passed"
+    assert state(augmenter="identity") == state() == "not applicable"
 
 
 def test_a_method_on_a_domain_of_float32() -> None:
