@@ -174,7 +174,7 @@ def test_bits_of_elements_are_columns_of_the_uniform_numbers_whatever_else_is_in
 class OnAnotherDevice(Tensor):
     """A tensor that says it is not on the CPU."""
 
-    is_cpu = False  # type: ignore[assignment]
+    is_cpu = False
 
 
 def test_draws_are_the_same_on_a_gpus_way() -> None:
