@@ -4,9 +4,11 @@
     python benchmarks/tu.py --root DIR --sets MUTAG --paper-code
 
 The paper's unsupervised setting: GIN of 3 x 32, sums, 20 epochs of 128 graphs, Adam at a constant 0.01, temperature
-0.2, one of four augmentations per graph; the last epoch is judged. Differs from its code: each epoch has an order of
-its own, edges are added as well as removed, and subgraphs grow beyond their seed's neighbours (`--paper-code`: as
-theirs).
+0.2, one of four augmentations per graph; the last epoch is judged. Differs from its code:
+- each epoch has an order of its own;
+- Linears start as torch has them, where the code draws weights by Xavier's uniform rule and begins with zero biases;
+- edges are added as well as removed, and subgraphs grow beyond their seed's neighbours (`--paper-code`: as theirs);
+- they grow by a random edge that leads out, where the code means to draw a random neighbour.
 Nothing is chosen by these folds. Published: You et al. 2020, arXiv:2010.13902, table 3.
 """
 

@@ -4,12 +4,13 @@
     python examples/graphcl.py --dataset MUTAG --root data             # data/MUTAG: TU files, or powerful-gnns text
     torchrun --nproc-per-node 2 examples/graphcl.py --dataset MUTAG --root data
 
-Real sets: with `--root`, what is not in the folder is downloaded by torch_geometric (https://chrsmrrs.github.io/datasets).
+Real sets: with `--root`, a TU set that is not in the folder is downloaded (https://chrsmrrs.github.io/datasets).
 The last line is the accuracy, in percent, of a support vector machine on the frozen representations (10 folds over the
 whole set, as the papers have it). The line before it is the same of the encoder as it was drawn, a strong rival here.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ def views(ratio: float) -> graph.GraphViews:
         graph.NodeDropping(ratio),
         graph.EdgePerturbation(ratio),
         graph.AttributeMasking(ratio),
-        graph.Subgraph(keep=2 * ratio),
+        graph.Subgraph(keep=0.2),
     )
     return graph.GraphViews(graph.Unchanged(), one_of_four)
 
@@ -47,14 +48,17 @@ def main() -> None:
     """Train, judge, and draw a picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="ba2motifs", help="a name under --root, a file, a folder, or ba2motifs")
-    parser.add_argument("--root", type=Path, help="a folder of data sets")
+    parser.add_argument("--root", type=Path, help="a folder of data sets, made if a set has to be downloaded")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--ratio", type=float, default=0.1, help="share of nodes or edges that an augmentation changes")
+    parser.add_argument("--ratio", type=float, default=0.1, help="of nodes or edges, dropped or changed")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="runs/graphcl/DATASET-SEED; an earlier run there goes on")
+    parser.add_argument(
+        "--out", type=Path, help="a new folder; by default one named after these options, in runs/graphcl"
+    )
     options = parser.parse_args()
-    out = options.out or Path("runs", "graphcl", f"{Path(options.dataset).stem}-{options.seed}")
+    given = (Path(options.dataset).stem, options.epochs, options.batch_size, options.ratio, options.seed)
+    out = options.out or Path("runs", "graphcl", "-".join(map(str, given)))
 
     data = graph.load(options.dataset, options.root).train
     torch.manual_seed(options.seed)
@@ -72,7 +76,8 @@ def main() -> None:
         drop_last=False,
         seed=options.seed,
         out=out,
-        resume="auto",
+        resume="never" if options.out else "auto",  # what is in the folder of these options is this very run
+        any_world=True,  # on however many processes
     )
     run.fit()
     if kt.rank() != 0:
@@ -87,4 +92,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except kt.KontrastError as error:  # says in a sentence what is wrong with the options or the data
+        print(f"graphcl.py: {error}", file=sys.stderr)
+        sys.exit(2)

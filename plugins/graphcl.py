@@ -18,7 +18,8 @@ def graphcl(encoder: kt.Encoder, *, temperature: float = 0.2) -> kt.Method:
 
     Source:
         You et al. 2020, arXiv:2010.13902, section 3.2, with the sizes of its unsupervised setting. As in its code, each
-        view passes the encoder by itself, and only the first view's embeddings are anchors.
+        view passes the encoder by itself, and only the first view's embeddings are anchors. Differs from it: Linears
+        start as torch has them, there with weights by Xavier's uniform rule and zero biases.
     """
     size = encoder.representation_size
     return kt.Method(

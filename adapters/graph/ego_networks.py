@@ -6,14 +6,13 @@ Shapes: B samples, N nodes and E directed edges of the large graph, M nodes of a
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch_geometric.data import Data as Graph
 
 import kontrast as kt
 from kontrast.adapters.graph.arrays import array, library, numbers, offsets, ranges, repeat, tensor
 from kontrast.adapters.graph.batch import GraphBatch, graph_batch
-from kontrast.adapters.graph.data import graphs
+from kontrast.adapters.graph.data import class_labels, graphs
 from kontrast.adapters.graph.ego import Around, EgoSubgraphs
 
 __all__ = ["EgoNetworks", "EgoViews"]
@@ -44,11 +43,7 @@ class EgoNetworks:
         y = item.y
         if labels is None and isinstance(y, Tensor) and y.shape == (nodes,) and not y.is_floating_point():
             labels = y.long()
-        if labels is not None and (labels.shape != (nodes,) or labels.dtype != torch.int64):
-            raise kt.InvalidValueError(
-                f"`labels` must be int64 [{nodes}], one per node, got {labels.dtype} {list(labels.shape)}"
-            )
-        self.labels = labels
+        self.labels = None if labels is None else class_labels(labels, nodes, "node")
         self.walks = EgoSubgraphs() if walks is None else walks
         start, end = array(data.edge_index)
         self._x, self._around = data.x, Around.of(start, end, nodes)

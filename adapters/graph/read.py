@@ -4,6 +4,8 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,15 +16,15 @@ from torch_geometric.data.storage import GlobalStorage
 from torch_geometric.datasets import ExplainerDataset, TUDataset
 from torch_geometric.datasets.graph_generator import BAGraph
 from torch_geometric.datasets.motif_generator import CycleMotif, HouseMotif
-from torch_geometric.io import read_tu_data
 
 import kontrast as kt
 from kontrast.adapters.graph.data import GraphData, graphs
+from kontrast.adapters.graph.tu import read_tu
 
 __all__ = ["load"]
 
 _EMBEDDED = "ba2motifs"
-_DOWNLOADED = ("COLLAB", "DD", "ENZYMES", "IMDB-BINARY", "IMDB-MULTI", "MUTAG", "NCI1", "PROTEINS", "REDDIT-BINARY")
+_TU = ("COLLAB", "DD", "ENZYMES", "IMDB-BINARY", "IMDB-MULTI", "MUTAG", "NCI1", "PROTEINS", "REDDIT-BINARY")
 
 
 def load(source: str | Path, root: str | Path | None = None) -> kt.Splits[GraphData]:
@@ -31,29 +33,32 @@ def load(source: str | Path, root: str | Path | None = None) -> kt.Splits[GraphD
     Args:
         source: `"ba2motifs"` (1,000 generated graphs, a house or a five-cycle on a random tree of 20 nodes); a text
             file of the powerful-gnns release; a `.pt` file that holds a list of torch_geometric `Data`; a folder that
-            holds such a file, or TU's raw `NAME_A.txt`; or, with `root`, the name of a data set there.
-        root: a folder of data sets, found by name whatever case and hyphens (`IMDB-BINARY` finds `IMDBBINARY`). What
-            is not there is downloaded by torch_geometric's TUDataset.
+            holds such a file, or TU's raw `NAME_A.txt`; or, with `root`, the name of a data set there. `"DIR/MUTAG"` is
+            that name with that root, for the sets that GraphCL is known by.
+        root: a folder of data sets, found by name whatever case and hyphens (`IMDB-BINARY` finds `IMDBBINARY`). A set
+            of TU's collection that is not there is downloaded, and the folder made if need be.
+
+    Of TU's raw files, downloaded or not, the features are the labels of nodes; their continuous attributes are left
+    out, as by default in torch_geometric's TUDataset, which GraphCL's code reads.
 
     Raises:
-        UnknownNameError: if it is none of these.
+        UnknownNameError: if it is none of these, or cannot be downloaded.
         InvalidValueError: if a file holds something else, or a graph is broken; the sentence names it.
     """
-    name = str(source)
-    if root is None and name == _EMBEDDED:
-        return _splits(graphs(_motifs()))
-    found = _find(Path(source)) if root is None else _named(name, Path(root))
+    path, name = Path(source), str(source)
+    found = None if root is not None or name == _EMBEDDED else _find(path)
+    if root is None and found is None and len(path.parts) > 1 and _official(path.name) in _TU:
+        name, root = path.name, path.parent
+    if root is not None:
+        found = _named(name, Path(root))
+        if found is None and name != _EMBEDDED:
+            found = _downloaded(_official(name), Path(root))
     if found is not None:
         return _splits(_read(found))
-    if root is None:
-        raise kt.UnknownNameError("graph data set, file or folder", name, (_EMBEDDED,))
-    try:
-        items = [item for item in TUDataset(str(root), name) if isinstance(item, Graph)]
-    except Exception as error:  # no network, no such name: whatever the download says is chained
-        raise kt.UnknownNameError(
-            f"graph data set in {root}, nor one to download by the name,", name, _DOWNLOADED
-        ) from error
-    return _splits(graphs(items))
+    if name == _EMBEDDED:
+        return _splits(graphs(_motifs()))
+    hint = f"; and in a folder DIR, downloaded if it is not there, DIR/{', DIR/'.join(_TU)}"
+    raise kt.UnknownNameError("graph data set, file or folder", name, (_EMBEDDED,), hint=hint)
 
 
 def _splits(data: GraphData) -> kt.Splits[GraphData]:
@@ -64,10 +69,17 @@ def _plain(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "")
 
 
+def _official(name: str) -> str:
+    """Return TU's name of a set, whose server looks at case and hyphens."""
+    return next((known for known in _TU if _plain(known) == _plain(name)), name)
+
+
 def _named(name: str, root: Path) -> Path | None:
     """Return the file of a data set in a folder of data sets."""
     if not root.is_dir():
-        raise kt.InvalidValueError(f"`root` must be a folder of data sets, got {root}, which is none")
+        if root.exists():
+            raise kt.InvalidValueError(f"`root` must be a folder of data sets, got {root}, which is none")
+        return None
     for entry in sorted(root.iterdir()):
         if _plain(entry.name.removesuffix(".txt").removesuffix(".pt")) == _plain(name):
             return _find(entry)
@@ -87,13 +99,42 @@ def _find(path: Path) -> Path | None:
     return None
 
 
+def _downloaded(name: str, root: Path) -> Path:
+    """Download a set into `root/NAME/raw` and return the file to read: what any later call finds and reads, too."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=root) as folder:  # so that a download that fails, or another process's, is not seen
+            TUDataset(folder, name)
+            (root / name).mkdir(exist_ok=True)
+            try:
+                Path(folder, name, "raw").rename(root / name / "raw")
+            except OSError:
+                if _find(root / name) is None:  # else another process was sooner
+                    raise
+    except Exception as error:  # no network, no such name, a full disk
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        if name not in _TU:
+            raise kt.UnknownNameError(
+                f"graph data set in {root}, nor to download,", name, _TU, hint=f" ({why})"
+            ) from error
+        raise kt.UnknownNameError(
+            f"no graph data set `{name}` in {root}, and its download failed ({why}); "
+            f"unpack {TUDataset.url}/{name}.zip there"
+        ) from error
+    found = _find(root / name)
+    assert found is not None
+    return found
+
+
 def _read(path: Path) -> GraphData:
     if path.name.endswith("_A.txt"):
-        data, slices, _ = read_tu_data(str(path.parent), path.name.removesuffix("_A.txt"))
-        return graphs(_cut(data, slices))
+        return graphs(read_tu(path))
     if path.suffix == ".pt":
+        # Leaving the block takes from the list all that it was given, and torch_geometric needs its own.
+        known = torch.serialization.get_safe_globals()
+        new: list[Any] = [kind for kind in (Graph, DataEdgeAttr, DataTensorAttr, GlobalStorage) if kind not in known]
         try:
-            with torch.serialization.safe_globals([Graph, DataEdgeAttr, DataTensorAttr, GlobalStorage]):
+            with torch.serialization.safe_globals(new):
                 items = torch.load(path, weights_only=True)
         except Exception as error:  # what refuses a file depends on what is in it
             raise kt.InvalidValueError(
@@ -108,21 +149,6 @@ def _read(path: Path) -> GraphData:
     return _text(path)
 
 
-def _cut(data: Graph, slices: dict[str, torch.Tensor]) -> list[Graph]:
-    """Return the graphs of torch_geometric's joined form; edges there count from each graph's first node."""
-    edges, joined = slices["edge_index"], data.edge_index
-    assert joined is not None
-    nodes = slices["x"] if "x" in slices else slices["num_nodes"]
-    items = []
-    for index in range(len(edges) - 1):
-        own = joined[:, int(edges[index]) : int(edges[index + 1])]
-        first, end = int(nodes[index]), int(nodes[index + 1])
-        x = data.x[first:end] if data.x is not None else None
-        y = data.y[index] if isinstance(data.y, torch.Tensor) else None
-        items.append(Graph(x=x, edge_index=own, y=y, num_nodes=end - first))
-    return items
-
-
 def _text(path: Path) -> GraphData:
     """Read a powerful-gnns text file: per graph `nodes label`, then per node `tag degree neighbours`."""
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -130,6 +156,8 @@ def _text(path: Path) -> GraphData:
     try:
         for _ in range(int(lines[0])):
             nodes, label = map(int, lines[at].split())
+            if nodes < 0:
+                raise ValueError(f"it has {nodes} nodes")
             rows = [list(map(int, line.split())) for line in lines[at + 1 : at + 1 + nodes]]
             if len(rows) < nodes:
                 raise IndexError("it ends too soon")
@@ -145,6 +173,11 @@ def _text(path: Path) -> GraphData:
         raise kt.InvalidValueError(
             f"{path.name} must be a powerful-gnns text file, and graph {len(items)} near line {at + 1} is not: {error}"
         ) from error
+    if any(line.strip() for line in lines[at:]):
+        raise kt.InvalidValueError(
+            f"{path.name} must hold as many graphs as its first line says, {lines[0].strip()}, and goes on in line "
+            f"{at + 1}; correct the number"
+        )
     known, numbers = torch.unique(torch.cat(tags), return_inverse=True) if tags else (torch.empty(0), torch.empty(0))
     if len(known) > 1:  # one tag for all says nothing: such nodes get the constant 1
         sizes = [len(part) for part in tags]

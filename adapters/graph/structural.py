@@ -15,6 +15,11 @@ from kontrast.adapters.graph.encoders import GIN, Readout
 
 __all__ = ["StructuralGIN", "positional"]
 
+ONE_WAY = (
+    "edges must stand there in both directions, and graph {} has one that does not; apply "
+    "torch_geometric.transforms.ToUndirected"
+)
+
 
 class StructuralGIN(GIN):
     """GIN on what the structure says of a node: its place in the spectrum, its degree, and whether it is the centre.
@@ -33,6 +38,8 @@ class StructuralGIN(GIN):
     Source:
         Qiu et al. 2020, arXiv:2006.09963, section 3.3 and table 6 there: 32 eigenvectors, a degree embedding of 16, the
         mark of the centre. Graphs without a marked node (`seed`) take the one of highest degree, as its code does.
+        Differs from it: degrees share an embedding from 128 on, from 512 in its training code; a graph of n nodes has
+        up to n eigenvectors, there n - 2, all that its sparse solver was asked for.
     """
 
     def __init__(
@@ -53,6 +60,13 @@ class StructuralGIN(GIN):
         super().__init__(eigenvectors + degree_size + 1, hidden_size, num_layers, readout, all_layers)
         self.eigenvectors, self.max_degree = eigenvectors, max_degree
         self.degrees = nn.Embedding(max_degree + 1, degree_size)
+
+    def encode(self, view: kt.View, copies: Tensor) -> kt.Encoded:
+        """Return the representations; a graph that is refused is named by its id, which is its index in the data."""
+        try:
+            return super().encode(view, copies)
+        except _OneWayError as error:
+            raise kt.InvalidValueError(ONE_WAY.format(int(view.ids[error.row]))) from error
 
     def nodes(self, inputs: GraphBatch) -> Tensor:
         """Return the representation of every node, [N, D]."""
@@ -89,11 +103,8 @@ def positional(graphs: GraphBatch, size: int) -> Tensor:
         dense = to_dense_adj(part.edge_index, part.batch, batch_size=len(part.ptr) - 1)
         dense = dense.clamp(max=1).reshape(-1, nodes, nodes) if len(part.edges) else rows.new_zeros(1, nodes, nodes)
         if (one_way := (dense != dense.mT).flatten(1).any(1)).any():
-            number = int(true_at(counts == nodes)[one_way.expand(len(part.ptr) - 1)][0])
-            raise kt.InvalidValueError(
-                f"edges must stand there in both directions, and graph {number} of this batch has one that does not; "
-                "apply torch_geometric.transforms.ToUndirected"
-            )
+            row = int(true_at(counts == nodes)[one_way.expand(len(part.ptr) - 1)][0])
+            raise _OneWayError(ONE_WAY.format(f"{row} of this batch"), row)
         root = dense.sum(2).clamp(min=1).sqrt()
         # Eigenvectors of a repeated eigenvalue, and every sign, are arbitrary: irregular numbers of the nodes settle
         # both, or rounding would, and otherwise in every batch.
@@ -104,6 +115,14 @@ def positional(graphs: GraphBatch, size: int) -> Tensor:
         found = nn.functional.normalize(vectors * sign, dim=2).expand(len(part.ptr) - 1, -1, -1)
         rows[tensor(part.nodes), : found.shape[2]] = found.reshape(len(part.nodes), -1).to(rows)
     return rows
+
+
+class _OneWayError(kt.InvalidValueError):
+    """A graph has an edge in one direction alone; `row` is its place in the batch."""
+
+    def __init__(self, sentence: str, row: int = 0) -> None:
+        super().__init__(sentence)
+        self.row = row
 
 
 def _highest(degree: Tensor, graphs: GraphBatch) -> Tensor:

@@ -118,8 +118,10 @@ class Subgraph(GraphTransform):
         num_views: copies per graph.
 
     Source:
-        You et al. 2020, arXiv:2010.13902, section 3.1 ("random walk"), with 20 % kept as in its code. That code drops
-        what its walk finds beyond the seed's neighbours (`hops=1`).
+        You et al. 2020, arXiv:2010.13902, section 3.1 ("random walk"), with 20 % kept as in its code. Differs from it:
+        the code means to draw the next node evenly from the neighbours of the part, here one with two edges into it
+        comes twice as often, and neither is a plain random walk. The code then forgets all neighbours but the seed's
+        (`hops=1`).
     """
 
     def __init__(self, keep: float = 0.2, *, hops: int = 0, num_views: int = 2) -> None:

@@ -60,7 +60,7 @@ def test_a_batch_is_torch_geometrics() -> None:
 
 
 def _with(**fields: Any) -> list[Graph]:
-    broken = Graph(x=torch.ones(2, 3), edge_index=torch.tensor([[0, 1], [1, 0]]))
+    broken = Graph(x=torch.ones(2, 3), edge_index=torch.tensor([[0, 1], [1, 0]]), y=torch.tensor([1]))
     for name, value in fields.items():
         setattr(broken, name, value)
     return [items()[0], broken]

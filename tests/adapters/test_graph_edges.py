@@ -89,6 +89,9 @@ def test_directed_graphs_are_refused_by_name_where_undirected_ones_are_needed() 
             [transform(batch, kt.Draws(seed)) for seed in range(20)]  # until graph 5 draws it
     with pytest.raises(kt.InvalidValueError, match="graph 1 of this batch has one that does not"):
         graph.StructuralGIN()(batch.inputs)
+    view = graph.EgoSubgraphs(hops=64)(batch, kt.Draws(0))[0]
+    with pytest.raises(kt.InvalidValueError, match="graph 5 has one that does not"):
+        graph.StructuralGIN().encode(view, torch.arange(3))
 
 
 @pytest.mark.parametrize("make", [graph.EdgeDropping, graph.NodeDropping, graph.Subgraph, graph.EgoSubgraphs])

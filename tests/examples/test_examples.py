@@ -65,7 +65,7 @@ def test_graphcl_beats_the_encoder_as_drawn_and_ends_with_its_accuracy(
     assert lines[-1].startswith("accuracy ")
     drawn, trained = (float(line.rsplit(maxsplit=1)[1]) for line in lines[-2:])
     assert trained > max(drawn, 98.0)
-    assert (tmp_path / "runs" / "graphcl" / "ba2motifs-0" / "embedding.png").stat().st_size > 10_000
+    assert (tmp_path / "runs" / "graphcl" / "ba2motifs-10-128-0.1-0" / "embedding.png").stat().st_size > 10_000
 
 
 def _tiny(folder: Path) -> tuple[str, ...]:
@@ -80,7 +80,44 @@ def test_graphcl_draws_a_picture_and_ends_with_its_accuracy(tmp_path: Path, said
     lines = said("graphcl.py", *_tiny(tmp_path)).splitlines()
     assert lines[-2].startswith("accuracy of the encoder as it was drawn ")
     assert lines[-1] == "accuracy 100.0"
-    assert (tmp_path / "runs" / "graphcl" / "Tiny-0" / "embedding.png").stat().st_size > 10_000
+    assert (tmp_path / "runs" / "graphcl" / "Tiny-2-16-0.1-0" / "embedding.png").stat().st_size > 10_000
+
+
+def test_graphcl_goes_on_with_the_same_options_alone(tmp_path: Path, said: Callable[..., str]) -> None:
+    tiny = _tiny(tmp_path)
+    first = said("graphcl.py", *tiny)
+    run = tmp_path / "runs" / "graphcl" / "Tiny-2-16-0.1-0"
+    before = (run / "metrics.jsonl").read_text()
+    assert said("graphcl.py", *tiny) == first
+    assert (run / "metrics.jsonl").read_text() == before
+    said("graphcl.py", *tiny, "--ratio", "0.6", "--out", "own")
+    assert (tmp_path / "own" / "metrics.jsonl").read_text() != before
+    said("graphcl.py", *tiny, "--ratio", "0", "--batch-size", "8")
+    assert sorted(path.name for path in run.parent.iterdir()) == ["Tiny-2-16-0.1-0", "Tiny-2-8-0.0-0"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--ratio", "1"), "graphcl.py: `ratio` must be in [0, 1), got 1.0"),
+        (("--root", "own/config.json"), "graphcl.py: `root` must be a folder of data sets, got own/config.json"),
+        (("--out", "own"), "graphcl.py: `out` must be a folder without a run, and own holds one; choose another"),
+    ],
+)
+def test_what_is_wrong_with_graphcls_options_is_a_sentence(
+    options: tuple[str, str],
+    sentence: str,
+    tmp_path: Path,
+    said: Callable[..., str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "config.json").touch()
+    with pytest.raises(SystemExit, match="2"):
+        said("graphcl.py", *_tiny(tmp_path), *options)
+    told = capsys.readouterr().err
+    assert sentence in told
+    assert "Traceback" not in told
 
 
 @pytest.mark.slow

@@ -64,6 +64,7 @@ def test_the_graph_recipe_is_the_benchmarks_run(tmp_path: Path) -> None:
         batch_size=128,
         optimizer=kt.AdamW(0.01, weight_decay=0.0),
         warmup_epochs=0,
+        schedule="constant",
         drop_last=False,
         seed=3,
         out=tmp_path / "benchmark",
