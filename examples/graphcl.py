@@ -51,11 +51,12 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="a folder of data sets, made if a set has to be downloaded")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--ratio", type=float, default=0.1, help="of nodes or edges, dropped or changed")
+    parser.add_argument("--ratio", type=float, default=0.1, help="share of nodes or edges dropped or changed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--out", type=Path, help="a new folder; by default one named after these options, in runs/graphcl"
+        "--out", type=Path, help="folder; by default one in runs/graphcl, named after the options above"
     )
+    parser.add_argument("--resume", default="never", choices=["never", "auto"], help="auto: go on with what is there")
     options = parser.parse_args()
     given = (Path(options.dataset).stem, options.epochs, options.batch_size, options.ratio, options.seed)
     out = options.out or Path("runs", "graphcl", "-".join(map(str, given)))
@@ -76,8 +77,7 @@ def main() -> None:
         drop_last=False,
         seed=options.seed,
         out=out,
-        resume="never" if options.out else "auto",  # what is in the folder of these options is this very run
-        any_world=True,  # on however many processes
+        resume=options.resume,
     )
     run.fit()
     if kt.rank() != 0:

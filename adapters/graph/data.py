@@ -181,8 +181,7 @@ def _edges(number: int, item: Graph, undirected: bool) -> Tensor:
     if undirected and not torch.equal((start * nodes + end).sort().values, (end * nodes + start).sort().values):
         raise kt.InvalidValueError(
             f"edges must stand there in both directions, and graph {number} has one that does not; apply "
-            "torch_geometric.transforms.ToUndirected, or, if directed edges are meant, make the data by "
-            "graph.graphs(items, undirected=False)"
+            "torch_geometric.transforms.ToUndirected; graph.graphs alone takes directed graphs, with undirected=False"
         )
     return edge_index
 

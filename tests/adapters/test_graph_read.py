@@ -225,7 +225,10 @@ def made(**fields: Any) -> Graph:
         ),
         ([made(), made(edge_index=np.array([[0, 1], [1, 0]]))], "`edge_index` of graph 1 must be a tensor .* ndarray"),
         ([made(), made(edge_index=torch.tensor([[0, 2], [2, 0]]))], "0..1, its nodes, got 2; nodes count from 0"),
-        ([made(), made(edge_index=torch.tensor([[0], [1]]))], r"graph 1 .*, or, .*graphs\(items, undirected=False\)"),
+        (
+            [made(), made(edge_index=torch.tensor([[0], [1]]))],
+            "graph 1 .*ToUndirected; graph.graphs alone takes directed",
+        ),
         ([made(), made(x=torch.ones(2, 4))], "got 4; bring all graphs to one width"),
         ([made(), made(x=torch.full((2, 3), math.nan))], "at node 0 of graph 1; fill them in"),
         ([made(y=1), made()], "graph 1 must have a label `y` as others have, got None; give the classes as `labels`"),

@@ -83,17 +83,25 @@ def test_graphcl_draws_a_picture_and_ends_with_its_accuracy(tmp_path: Path, said
     assert (tmp_path / "runs" / "graphcl" / "Tiny-2-16-0.1-0" / "embedding.png").stat().st_size > 10_000
 
 
-def test_graphcl_goes_on_with_the_same_options_alone(tmp_path: Path, said: Callable[..., str]) -> None:
+def test_graphcl_gives_no_results_of_other_settings_and_goes_on_where_it_is_asked(
+    tmp_path: Path, said: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
     tiny = _tiny(tmp_path)
     first = said("graphcl.py", *tiny)
     run = tmp_path / "runs" / "graphcl" / "Tiny-2-16-0.1-0"
     before = (run / "metrics.jsonl").read_text()
-    assert said("graphcl.py", *tiny) == first
+    with pytest.raises(SystemExit, match="2"):  # the script may have been changed meanwhile
+        said("graphcl.py", *tiny)
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "holds one; choose another, remove it, or resume it (resume='auto', --resume auto)" in told.err
+    assert said("graphcl.py", *tiny, "--resume", "auto") == first
     assert (run / "metrics.jsonl").read_text() == before
-    said("graphcl.py", *tiny, "--ratio", "0.6", "--out", "own")
-    assert (tmp_path / "own" / "metrics.jsonl").read_text() != before
+    said("graphcl.py", *tiny, "--ratio", "0.6")
     said("graphcl.py", *tiny, "--ratio", "0", "--batch-size", "8")
-    assert sorted(path.name for path in run.parent.iterdir()) == ["Tiny-2-16-0.1-0", "Tiny-2-8-0.0-0"]
+    runs = {path.name: (path / "metrics.jsonl").read_text() for path in run.parent.iterdir()}
+    assert sorted(runs) == ["Tiny-2-16-0.1-0", "Tiny-2-16-0.6-0", "Tiny-2-8-0.0-0"]
+    assert len(set(runs.values())) == 3
 
 
 @pytest.mark.parametrize(
