@@ -90,6 +90,12 @@ def from_frame(
         names.append(name)
         parts.append(rows[list(values)].to_numpy())
         if label is not None:
+            lacking = int(rows[label].isna().sum())
+            if lacking:
+                raise kt.InvalidValueError(
+                    f"a series must have its label in every row, and {lacking} of the {len(rows)} rows "
+                    f"of series {number} ({name}) have none; fill these"
+                )
             if rows[label].nunique() != 1:
                 raise kt.InvalidValueError(
                     f"a series must have one label, got {rows[label].nunique()} for series {number} ({name})"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import kontrast as kt
-from kontrast.adapters.timeseries.transform import SeriesTransform, at_least, normal, not_negative
+from kontrast.adapters.timeseries.transform import SeriesTransform, at_least, lengths, normal, not_negative
 
 __all__ = ["Jitter", "MagnitudeWarp", "Scaling"]
 
@@ -58,7 +58,7 @@ class MagnitudeWarp(SeriesTransform):
 
     Args:
         std: standard deviation of the curve at its knots, >= 0.
-        knots: of the curve, >= 2; linear in between.
+        knots: of the curve, >= 2, from a series' begin to its end whatever its length; linear in between.
         num_views: copies per series.
 
     Source:
@@ -72,6 +72,10 @@ class MagnitudeWarp(SeriesTransform):
     def change(self, series: Tensor, ids: Tensor, draws: kt.Draws, view: int, stream: int) -> Tensor:
         """Multiply by the curves."""
         b, t, c = series.shape
-        at_knots = normal(draws, ids, c * self.knots, view, stream).reshape(b, c, self.knots)
-        curve = torch.nn.functional.interpolate(at_knots, size=t, mode="linear", align_corners=True)
-        return series * (1 + self.std * curve).transpose(1, 2).to(series)
+        at_knots = normal(draws, ids, c * self.knots, view, stream).reshape(b, c, self.knots).transpose(1, 2)
+        last = (lengths(series) - 1).clamp(min=1)[:, None]
+        at = torch.arange(t, device=series.device).clamp(max=last) * ((self.knots - 1) / last)
+        before = at.floor().long().clamp(max=self.knots - 2)
+        rows = torch.arange(b, device=series.device)[:, None]
+        curve = torch.lerp(at_knots[rows, before], at_knots[rows, before + 1], (at - before)[:, :, None].to(at_knots))
+        return series * (1 + self.std * curve).to(series)

@@ -13,7 +13,10 @@ __all__ = ["ChannelDropping", "FrequencyMasking", "TimeMasking"]
 
 
 class FrequencyMasking(SeriesTransform):
-    """A share of the frequencies is taken out; the mean stays.
+    """A share of the frequencies is taken out; each channel's mean stays, and its variance does not grow.
+
+    Both hold of the steps that have a value. Missing ones, padding too, enter as the channel's mean: frequencies are
+    those of all T steps, so that something is left of one that is taken out of a series with gaps.
 
     Args:
         ratio: chance of each frequency to go, in [0, 1).
@@ -28,12 +31,14 @@ class FrequencyMasking(SeriesTransform):
         self.ratio = share(ratio, "ratio")
 
     def change(self, series: Tensor, ids: Tensor, draws: kt.Draws, view: int, stream: int) -> Tensor:
-        """Mask frequencies; what is missing counts as zero."""
-        spectrum = torch.fft.rfft(series.nan_to_num(0.0), dim=1)
+        """Mask frequencies."""
+        mean = series.nanmean(1, keepdim=True)
+        spectrum = torch.fft.rfft((series - mean).nan_to_num(0.0), dim=1)
         kept = draws.uniform(ids, spectrum.shape[1], view=view, stream=stream) >= self.ratio
-        kept[:, 0] = True
-        masked = torch.fft.irfft(spectrum * kept[:, :, None], n=series.shape[1], dim=1)
-        return torch.where(series.isnan(), series, masked)
+        masked: Tensor = torch.fft.irfft(spectrum * kept[:, :, None], n=series.shape[1], dim=1)
+        masked = masked.masked_fill(series.isnan(), torch.nan)
+        # With gaps the known steps' mean moves, since a part of what is left lies in the gaps.
+        return masked - masked.nanmean(1, keepdim=True) + mean
 
 
 class ChannelDropping(SeriesTransform):

@@ -156,6 +156,11 @@ def test_frames() -> None:
         timeseries.from_frame(table.assign(y=[1, 1, 0, 1, 0]), series_id="id", time="t", values=["v"], label="y")
     with pytest.raises(kt.InvalidValueError, match=r"labels must be integers, got 0\.5 for series 0 \(3\)"):
         timeseries.from_frame(table.assign(y=0.5), series_id="id", time="t", values=["v"], label="y")
+    sentence = r"its label in every row, and 1 of the 2 rows of series 1 \(7\) have none; fill these"
+    for missing in (NAN, None, pandas.NA):  # in columns of floating numbers, of objects
+        labels = pandas.Series([missing, 1, 0, 0, 0])
+        with pytest.raises(kt.InvalidValueError, match=sentence):
+            timeseries.from_frame(table.assign(y=labels), series_id="id", time="t", values=["v"], label="y")
 
 
 def test_windows_share_the_recordings_memory() -> None:

@@ -32,7 +32,9 @@ def test_padding_stays_behind_a_series(transform: kt.Augmenter) -> None:
     assert torch.equal(view(transform, series).isnan(), series.isnan())
 
 
-@pytest.mark.parametrize("transform", [timeseries.Permutation(), timeseries.TimeWarp(0.5)])
+@pytest.mark.parametrize(
+    "transform", [timeseries.Permutation(), timeseries.TimeWarp(0.5), timeseries.Scaling(), timeseries.MagnitudeWarp()]
+)
 def test_padding_changes_nothing_of_a_series(transform: kt.Augmenter) -> None:
     short = torch.randn(40, 12, 2, generator=torch.Generator().manual_seed(0))
     longer = torch.nn.functional.pad(short, (0, 0, 0, 9), value=NAN)
@@ -80,3 +82,19 @@ def test_the_channel_that_stays_has_values() -> None:
     kept = view(timeseries.ChannelDropping(0.95), series)
     assert (kept == 1).any(2).any(1).all()
     assert kept[:, :, 0].isnan().all()
+
+
+def test_masked_frequencies_keep_the_mean_of_series_with_gaps_and_do_not_make_them_vary_more() -> None:
+    """Values about 1000, where whatever is put into gaps shows: padded series, gaps inside, a channel of nothing."""
+    series = 1000 + torch.randn(200, 40, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    series[:100, 10:] = NAN
+    series[100:, ::3, 0] = NAN
+    series[:, :, 2] = NAN
+    masked = view(timeseries.FrequencyMasking(0.5), series)
+    assert torch.equal(masked.isnan(), series.isnan())
+    before, after = series[:, :, :2], masked[:, :, :2]
+    torch.testing.assert_close(after.nanmean(1), before.nanmean(1), rtol=1e-12, atol=0)
+    variances = [(x - x.nanmean(1, keepdim=True)).square().nanmean(1) for x in (before, after)]
+    assert (variances[1] <= variances[0] + 1e-9).all()
+    assert (variances[1] > 0.05 * variances[0]).double().mean() > 0.9
+    torch.testing.assert_close(view(timeseries.FrequencyMasking(0.0), series), series, equal_nan=True)
