@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import kontrast as kt
+from kontrast.adapters.timeseries.convolution import convolved
 
 __all__ = ["DilatedCNN", "InceptionTime", "SeriesEncoder", "SeriesTransformer"]
 
@@ -143,20 +144,8 @@ class _Residual(nn.Module):
         self.shortcut = nn.Conv1d(width_in, width_out, 1) if project or width_in != width_out else None
 
     def forward(self, x: Tensor) -> Tensor:
-        out = _convolved(self.second, F.gelu(_convolved(self.first, F.gelu(x))))
-        return out + (x if self.shortcut is None else _convolved(self.shortcut, x))
-
-
-def _convolved(layer: nn.Conv1d, x: Tensor) -> Tensor:
-    """Return what a layer says of [B, C, T]; where its reach is beyond the series, from the middle of its kernel alone.
-
-    On the CPU, torch has its fast convolutions of one time step for dilated ones only, so that it is told a dilation.
-    """
-    if layer.dilation[0] < x.shape[2] and layer.kernel_size[0] > 1:
-        out: Tensor = layer(x)
-        return out
-    middle = layer.kernel_size[0] // 2
-    return F.conv1d(x, layer.weight[:, :, middle : middle + 1], layer.bias, dilation=2)
+        out = convolved(self.second, F.gelu(convolved(self.first, F.gelu(x))))
+        return out + (x if self.shortcut is None else convolved(self.shortcut, x))
 
 
 class SeriesTransformer(SeriesEncoder):
