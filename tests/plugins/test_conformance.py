@@ -14,6 +14,7 @@ import test_pair_objectives
 import torch
 
 import kontrast as kt
+from kontrast.adapters import timeseries
 from kontrast.plugins.samplers import GuidedNegatives
 from kontrast.testing import check_adapter, check_augmenter, check_encoder, check_method, check_objective, check_sampler
 from kontrast.testing.sampler import Batch, SamplerOracle
@@ -180,6 +181,14 @@ def test_augmenter(name: str) -> None:
 @several_processes
 def test_encoder(name: str) -> None:
     check_encoder(name)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, record in kt.get_records(kt.EncoderRecord).items() if record.adapter == "timeseries"]
+)
+@several_processes
+def test_encoder_of_series_on_crops_with_hidden_steps(name: str) -> None:
+    check_encoder(name, augmenter=timeseries.OverlappingCrops())
 
 
 @pytest.mark.parametrize("name", kt.get_records(kt.AdapterRecord))
