@@ -43,13 +43,17 @@ class OptimizerSettings(ABC):
 
 @dataclass(frozen=True)
 class AdamW(OptimizerSettings):
-    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101).
+    """AdamW.
 
     Args:
         learning_rate: at the end of the warm-up; not scaled by the batch size.
-        weight_decay: decoupled.
+        weight_decay: decoupled; of matrices and kernels, not of vectors (biases, scales of norms).
         beta1: decay of the gradient's mean.
         beta2: decay of its square's mean.
+
+    Source:
+        Loshchilov and Hutter 2019, arXiv:1711.05101. Differs from it, and from torch's default: vectors do not decay,
+        as is usual for networks with norms; an optimizer setting of one's own (`OptimizerSettings`) may decay them.
     """
 
     learning_rate: float = 1e-3

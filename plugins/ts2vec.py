@@ -22,7 +22,9 @@ def ts2vec(encoder: kt.Encoder) -> kt.Method:
         encoder: gives one representation per time step; that of a series is its read-out.
 
     Source:
-        Yue et al. 2022, arXiv:2106.10466, section 3; the mean of the weights is its code's.
+        Yue et al. 2022, arXiv:2106.10466, section 3; the mean of the weights is its code's. Differs from that code:
+        series of unequal length begin together, where it centres them; longer ones than 3,000 steps (`max_train_length`
+        there) stay whole, `timeseries.windows` cuts them; `kontrast.AdamW` decays no biases, its AdamW decays all.
     """
     return kt.Method(
         encoder=encoder,

@@ -46,7 +46,10 @@ class OverlappingCrops(kt.Augmenter):
         series: Tensor = batch.inputs
         steps = series.shape[1]
         if steps < self.min_overlap:
-            raise kt.InvalidValueError(f"series must have at least {self.min_overlap} time steps, got {steps}")
+            raise kt.InvalidValueError(
+                f"series must have at least {self.min_overlap} time steps, as `min_overlap` says, got {steps}; take "
+                "longer series, or a smaller `min_overlap` where it is above 2"
+            )
         generator = draws.generator(stream=LENGTHS, each_step=True)
 
         def between(low: int, high: int) -> int:

@@ -3,7 +3,7 @@
 Shapes: N series, T time steps of the longest, C channels.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from warnings import warn
 
@@ -38,17 +38,25 @@ def series(values: Any, labels: Any = None, groups: Tensor | None = None) -> kt.
 
 def _series(values: Any, labels: Any, groups: Tensor | None = None, names: Sequence[Any] = ()) -> kt.ArrayData:
     """Return `series`, which are called by names of their own beside their numbers where they have any."""
+    if hasattr(values, "columns"):  # a pandas frame, which yields the names of its columns
+        raise kt.InvalidValueError(
+            f"series must be an array or a sequence of arrays, got a {type(values).__name__}; give one of a row per "
+            "time step to from_frame, and the `to_numpy()` of one of a row per series"
+        )
     if isinstance(values, Tensor) or (isinstance(values, np.ndarray) and values.dtype != object):
         whole = _real(values, "series")
         whole = whole[:, :, None] if whole.ndim == 2 else whole
-    elif isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+    elif isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise kt.InvalidValueError(f"series must be an array or a sequence of arrays, got {values!r}")
     else:
         whole = _padded(list(values), names)
     if whole.ndim != 3 or not whole.shape[2]:
         raise kt.InvalidValueError(f"series must be [N, T] or [N, T, C], got {list(whole.shape)}")
     if whole.shape[1] < 2:
-        raise kt.InvalidValueError(f"series must have at least 2 time steps, got {whole.shape[1]} in all {len(whole)}")
+        raise kt.InvalidValueError(
+            f"series must have at least 2 time steps, got {whole.shape[1]} in all {len(whole)}; an array is [N, T] or "
+            "[N, T, C], time second, and one long recording is cut by windows"
+        )
     _check_values(whole, names)
     return kt.ArrayData(whole.contiguous(), _classes(labels, names), groups)
 
@@ -181,14 +189,19 @@ def _padded(values: Sequence[Any], names: Sequence[Any]) -> Tensor:
         raise kt.InvalidValueError("a data set must hold at least one series, got none")
     parts = [part[:, None] if part.ndim == 1 else part for part in parts]
     for number, part in enumerate(parts):
-        if part.ndim != 2 or len(part) < 2:
+        if part.ndim != 2:
             raise kt.InvalidValueError(
-                f"series {_called(number, names)} must have at least 2 time steps, got {list(part.shape)}"
+                f"series {_called(number, names)} must be [T] or [T, C], got {list(part.shape)}; give one array per "
+                "series"
+            )
+        if len(part) < 2:
+            raise kt.InvalidValueError(
+                f"series {_called(number, names)} must have at least 2 time steps, got {len(part)}; leave it out"
             )
         if part.shape[1] != parts[0].shape[1]:
             raise kt.InvalidValueError(
                 f"series {_called(number, names)} must have {parts[0].shape[1]} channels as series "
-                f"{_called(0, names)} has, got {part.shape[1]}"
+                f"{_called(0, names)} has, got {part.shape[1]}; give the channels that all have, [T, C], time first"
             )
     return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=torch.nan)
 

@@ -63,7 +63,8 @@ class SeriesEncoder(kt.Encoder):
         """
         if series.ndim != 3 or series.shape[2] != self.in_channels:
             raise kt.InvalidValueError(
-                f"series must be [B, T, {self.in_channels}], as `in_channels` says, got {list(series.shape)}"
+                f"series must be [B, T, {self.in_channels}], as `in_channels` says, got {list(series.shape)}; make the "
+                "encoder for the channels of these"
             )
         missing = series.isnan().any(2)
         steps = self.input(torch.where(missing[:, :, None], 0.0, series))

@@ -3,7 +3,6 @@
 Shapes: N series, T time steps, C channels.
 """
 
-import math
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,7 +48,11 @@ def load(source: str | Path, root: str | Path | None = None) -> kt.Splits[kt.Arr
                 train, test = (folder / f"{name}_{part}{suffix}" for part in ("TRAIN", "TEST"))
                 if train.is_file():
                     return _archive(train, test if test.is_file() else None)
-    raise kt.UnknownNameError("time series data set or file", str(source), NAMED)
+    hint = (
+        "; give any other by its path: an .npz, .ts or .tsv file, or a folder NAME that holds NAME_TRAIN.ts or .tsv, "
+        "as timeseriesclassification.com has them"
+    )
+    raise kt.UnknownNameError("time series data set or file", str(source), NAMED, hint=hint)
 
 
 def _from_file(path: Path) -> kt.Splits[kt.ArrayData]:
@@ -121,7 +124,10 @@ def _text(path: Path) -> tuple[list[Any], list[str]]:
             f"{path.name} says `@timestamps true`, and values with time stamps are not read; write the values alone, "
             "or give a pandas frame to from_frame, whose time stamps are looked at"
         )
-    declared = {_class(name) for name in header.get("@classlabel", [])[1:]}
+    try:
+        declared = {_class(name) for name in header.get("@classlabel", [])[1:]}
+    except ValueError as error:
+        raise kt.InvalidValueError(f"`@classLabel` of {path.name} must list classes, got: {error}") from error
     for number, line in enumerate(lines, 1):
         if not line.strip() or line[0] in "#%@":
             continue
@@ -133,14 +139,14 @@ def _text(path: Path) -> tuple[list[Any], list[str]]:
                 parts = line.split(":")
                 label = parts.pop() if labelled or regression else ""
                 channels = [_numbers(part.split(",")) for part in parts]
-            label = _class(label)
+            label = _class(label) if labelled else ""
             if labelled and declared and label not in declared:
                 raise ValueError(f"the class {label!r}, which the header does not have")
             length = max(map(len, channels))
             padded = [np.pad(part, (0, length - len(part)), constant_values=np.nan) for part in channels]
         except ValueError as error:
             raise kt.InvalidValueError(
-                f"line {number} of {path.name} must hold numbers and a class, got: {error}"
+                f"line {number} of {path.name}, series {len(found)}, must hold numbers and a class, got: {error}"
             ) from error
         found.append(np.stack(padded, 1))
         if labelled:
@@ -157,9 +163,18 @@ def _numbers(values: list[str]) -> Any:
 
 
 def _class(name: str) -> str:
-    """Return the name of a class; a number that is written in several ways (1, 1.0) is one class."""
-    number = _number(name)
-    return f"{number:.17g}" if math.isfinite(number) else name.strip()
+    """Return the name of a class: a word, or an integer, which is one class however it is written (1, 1.0).
+
+    Raises:
+        ValueError: if it is another number, which is no class but a value or a target.
+    """
+    try:
+        number = float(name)
+    except ValueError:
+        return name.strip()
+    if not number.is_integer():
+        raise ValueError(f"the class {name.strip()!r}, which is a number but no integer; number or name the classes")
+    return str(int(number))
 
 
 def _number(name: str) -> float:
@@ -173,7 +188,8 @@ def _splits(train: kt.ArrayData, held_out: kt.ArrayData | None) -> kt.Splits[kt.
     channels = train.inputs.shape[2]
     if held_out is not None and held_out.inputs.shape[2] != channels:
         raise kt.InvalidValueError(
-            f"training and test series must have the same channels, got {channels} and {held_out.inputs.shape[2]}"
+            f"training and test series must have the same channels, got {channels} and {held_out.inputs.shape[2]}; "
+            "leave out those that one part lacks"
         )
     return kt.Splits(train, held_out, {"in_channels": channels})
 

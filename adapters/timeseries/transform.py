@@ -97,7 +97,9 @@ def _view(batch: kt.Batch, transform: SeriesTransform, draws: kt.Draws, number: 
     series: Tensor = batch.inputs
     if not isinstance(series, Tensor) or series.ndim != 3 or series.shape[1] < 2:
         found = list(series.shape) if isinstance(series, Tensor) else type(series).__name__
-        raise kt.InvalidValueError(f"series must be [B, T, C] of 2 or more time steps, got {found}")
+        raise kt.InvalidValueError(
+            f"series must be [B, T, C] of 2 or more time steps, got {found}; timeseries.series makes them of arrays"
+        )
     view = kt.View.of(batch, transform.change(series, batch.ids, draws, number, 50))
     if not transform.keeps_time:
         return view

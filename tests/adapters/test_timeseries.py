@@ -63,7 +63,7 @@ def test_tsv_and_npz_files(tmp_path: Path) -> None:
     for name, sentence in (
         ("bad.npz", "must be an .npz archive"),
         ("other.npz", r"`X_train` or `series`, got \['images'\]"),
-        ("Bad", "line 2 of Bad_TRAIN.tsv must hold numbers"),
+        ("Bad", "line 2 of Bad_TRAIN.tsv, series 1, must hold numbers"),
     ):
         with pytest.raises(kt.InvalidValueError, match=sentence):
             timeseries.load(name, tmp_path)

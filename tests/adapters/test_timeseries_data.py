@@ -37,10 +37,14 @@ def test_the_header_may_be_spaced_and_comments_in_any_encoding(tmp_path: Path) -
     [
         (
             HEAD + "1,2:up\n1,2:sideways\n",
-            "line 4 of toy.ts must hold .* the class 'sideways', which the header does not",
+            "line 4 of toy.ts, series 1, must hold .* the class 'sideways', which the header does not",
         ),
-        (HEAD + "1,2,3:4,5,6\n", "line 3 of toy.ts must hold .* the class '4,5,6'"),
+        (HEAD + "1,2,3:4,5,6\n", "line 3 of toy.ts, series 0, must hold .* the class '4,5,6'"),
         (HEAD, "toy.ts must hold at least one series, got none"),
+        (
+            HEAD.replace("up", "0.5"),
+            "`@classLabel` of toy.ts must list classes, got: the class '0.5', which",
+        ),
         ("@timestamps true\n" + HEAD + "(0,1),(1,2):up\n", "toy.ts says `@timestamps true`"),
     ],
 )
@@ -56,6 +60,27 @@ def test_one_class_written_in_two_ways_is_one(tmp_path: Path) -> None:
     assert splits.train.labels is not None
     assert splits.test.labels is not None
     assert (splits.train.labels.tolist(), splits.test.labels.tolist()) == ([0, 1], [1, 0])
+
+
+@pytest.mark.parametrize("label", ["1.5", "nan", "-inf"])
+def test_a_class_is_a_word_or_an_integer(tmp_path: Path, label: str) -> None:
+    sentence = f"series 1, must hold numbers and a class, got: the class '{label}', which is a number but no integer"
+    with pytest.raises(kt.InvalidValueError, match=f"line 2 of K_TRAIN.tsv, {sentence}"):
+        timeseries.load(written(tmp_path, f"1\t1\t2\n{label}\t3\t4\n", "K_TRAIN.tsv"))
+    with pytest.raises(kt.InvalidValueError, match=f"line 4 of toy.ts, {sentence}"):
+        timeseries.load(written(tmp_path, f"@classLabel true\n@data\n1,2:1\n3,4:{label}\n"))
+    data = timeseries.load(written(tmp_path, "cat\t1\t2\n2.0\t3\t4\n", "L_TRAIN.tsv")).train
+    assert data.labels is not None
+    assert data.labels.tolist() == [1, 0]
+
+
+def test_a_set_that_is_not_there_says_how_one_is_given(tmp_path: Path) -> None:
+    sentence = "set or file `CBF`. Known: waves; give any other by its path: .* as timeseriesclassification.com has"
+    with pytest.raises(kt.UnknownNameError, match=sentence):
+        timeseries.load("CBF")
+    (tmp_path / "CBF").mkdir()
+    written(tmp_path / "CBF", "1\t1\t2\n", "CBF_TRAIN.tsv")
+    assert len(timeseries.load(tmp_path / "CBF").train) == 1
 
 
 def test_labels_that_are_no_integers_are_not_lost_in_an_archive(tmp_path: Path) -> None:
@@ -106,7 +131,15 @@ def test_rows_of_no_series_are_refused() -> None:
         (3.0, None, "must be an array or a sequence of arrays, got 3.0"),
         ("abc", None, "must be an array or a sequence of arrays, got 'abc'"),
         (np.zeros((3, 5, 0)), None, r"series must be \[N, T\] or \[N, T, C\], got \[3, 5, 0\]"),
-        (np.eye(4, 1), None, "at least 2 time steps, got 1 in all 4"),
+        ({"a": [1, 2]}, None, "must be an array or a sequence of arrays, got {'a'"),
+        (np.eye(4, 1), None, "at least 2 time steps, got 1 in all 4; an array is .* time second"),
+        ([1.0, 2.0], None, r"series 0 must be \[T\] or \[T, C\], got \[\]; give one array per series"),
+        ([[1, 2], [1]], None, "series 1 must have at least 2 time steps, got 1; leave it out"),
+        (
+            [np.eye(2), np.eye(3)],
+            None,
+            "series 1 must have 2 channels as series 0 has, got 3; give the channels",
+        ),
         (np.eye(4, 5), [0.0, 1.0, 1.5, 2.0], "labels must be integers, got 1.5 for series 2"),
         (np.eye(4, 5), [0, 1, NAN, 2], "labels must be integers, got nan for series 2"),
         (np.eye(4, 5), np.array([0.0, 1, 1, 2]), "labels must be integers, got 0.0 for series 0"),
@@ -146,5 +179,7 @@ def test_frames_are_frames_of_numbers() -> None:
     assert timeseries.from_frame(frame, series_id="id", time="t", values="speed").inputs.shape == (2, 2, 1)
     with pytest.raises(kt.InvalidValueError, match=r"series 0 \(p\) must be real numbers"):
         timeseries.from_frame(frame.assign(speed=list("abcd")), series_id="id", time="t", values="speed")
+    with pytest.raises(kt.InvalidValueError, match="got a DataFrame; give one of a row per time step to from_frame"):
+        timeseries.series(frame)
     with pytest.raises(kt.InvalidValueError, match="`frame` must be a pandas DataFrame, got list"):
         timeseries.from_frame([1, 2], series_id="id", time="t", values="speed")

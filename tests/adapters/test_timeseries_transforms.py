@@ -55,6 +55,15 @@ def test_a_short_series_keeps_its_values_begin_and_end() -> None:
     assert orders > 150
 
 
+def test_series_and_crops_of_one_step_and_other_channels_are_refused_with_a_remedy() -> None:
+    with pytest.raises(kt.InvalidValueError, match="as `min_overlap` says, got 1; take longer series"):
+        view(timeseries.OverlappingCrops(), torch.ones(2, 1, 1))
+    with pytest.raises(kt.InvalidValueError, match=r"got \[2, 1, 1\]; timeseries.series makes them"):
+        view(timeseries.Jitter(), torch.ones(2, 1, 1))
+    with pytest.raises(kt.InvalidValueError, match=r"got \[2, 5, 3\]; make the encoder for the channels"):
+        timeseries.DilatedCNN(2)(torch.ones(2, 5, 3))
+
+
 def test_warping_does_not_make_gaps_grow() -> None:
     series = torch.ones(200, 21, 1)
     series[:, 1::2] = NAN
