@@ -11,17 +11,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
-from kontrast.adapters.graph.arrays import (
-    Array,
-    argsort,
-    array,
-    columns,
-    library,
-    numbers,
-    offsets,
-    repeat,
-    tensor,
-)
+from kontrast.adapters.graph.arrays import columns, offsets
+from kontrast.arrays import Array, argsort, array, library, numbers, repeat, tensor
 
 __all__ = ["Flat", "GraphBatch", "Part", "graph_batch", "node_number", "split"]
 

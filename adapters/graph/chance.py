@@ -6,8 +6,8 @@ Shapes: B graphs, N nodes, E directed edges.
 """
 
 import kontrast as kt
-from kontrast.adapters.graph.arrays import Array, array, library, tensor
 from kontrast.adapters.graph.batch import Flat
+from kontrast.arrays import Array, array, library, tensor
 
 __all__ = ["part_of", "per_edge", "per_element", "per_graph", "per_node", "share", "unit"]
 

@@ -11,8 +11,9 @@ from torch_geometric.data import Batch
 from torch_geometric.data import Data as Graph
 
 import kontrast as kt
-from kontrast.adapters.graph.arrays import array, columns, numbers, offsets, ranges, repeat, tensor
+from kontrast.adapters.graph.arrays import columns, offsets
 from kontrast.adapters.graph.batch import graph_batch
+from kontrast.arrays import array, numbers, ranges, repeat, tensor
 
 __all__ = ["GraphData", "class_labels", "graphs"]
 

@@ -6,23 +6,11 @@ Shapes: B graphs, N nodes, E directed edges, K new edges.
 from torch import Tensor
 
 import kontrast as kt
-from kontrast.adapters.graph.arrays import (
-    Array,
-    columns,
-    library,
-    lowest,
-    numbers,
-    offsets,
-    ranges,
-    repeat,
-    seen_before,
-    tensor,
-    true_at,
-    zeros,
-)
+from kontrast.adapters.graph.arrays import columns, lowest, offsets, seen_before, zeros
 from kontrast.adapters.graph.batch import Flat, GraphBatch
 from kontrast.adapters.graph.chance import part_of, per_edge, per_element, share
 from kontrast.adapters.graph.edit import Edit, GraphTransform
+from kontrast.arrays import Array, library, numbers, ranges, repeat, tensor, true_at
 
 __all__ = ["EdgePerturbation"]
 

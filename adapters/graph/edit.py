@@ -12,8 +12,9 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 import kontrast as kt
-from kontrast.adapters.graph.arrays import Array, array, columns, library, offsets, tensor, true_at
+from kontrast.adapters.graph.arrays import columns, offsets
 from kontrast.adapters.graph.batch import Flat, GraphBatch, Part, graph_batch
+from kontrast.arrays import Array, array, library, tensor, true_at
 
 __all__ = ["Edit", "GraphTransform", "GraphViews", "check_graphs"]
 

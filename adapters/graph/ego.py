@@ -10,22 +10,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 import kontrast as kt
-from kontrast.adapters.graph.arrays import (
-    Array,
-    argsort,
-    library,
-    lower,
-    numbers,
-    offsets,
-    ranges,
-    repeat,
-    tensor,
-    true_at,
-    zeros,
-)
+from kontrast.adapters.graph.arrays import lower, offsets, zeros
 from kontrast.adapters.graph.batch import Flat, GraphBatch
 from kontrast.adapters.graph.chance import per_element, per_node, unit
 from kontrast.adapters.graph.edit import Edit, GraphTransform, check_graphs
+from kontrast.arrays import Array, argsort, library, numbers, ranges, repeat, tensor, true_at
 
 __all__ = ["Around", "EgoSubgraphs"]
 

@@ -10,10 +10,11 @@ from torch import Tensor
 from torch_geometric.data import Data as Graph
 
 import kontrast as kt
-from kontrast.adapters.graph.arrays import array, library, numbers, offsets, ranges, repeat, tensor
+from kontrast.adapters.graph.arrays import offsets
 from kontrast.adapters.graph.batch import GraphBatch, graph_batch
 from kontrast.adapters.graph.data import class_labels, graphs
 from kontrast.adapters.graph.ego import Around, EgoSubgraphs
+from kontrast.arrays import array, library, numbers, ranges, repeat, tensor
 
 __all__ = ["EgoNetworks", "EgoViews"]
 

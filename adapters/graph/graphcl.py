@@ -8,12 +8,13 @@ from dataclasses import replace
 from torch import Tensor
 
 import kontrast as kt
-from kontrast.adapters.graph.arrays import array, library, lower, lowest, offsets, tensor, true_at, zeros
+from kontrast.adapters.graph.arrays import lower, lowest, offsets, zeros
 from kontrast.adapters.graph.batch import Flat, GraphBatch, graph_batch
 from kontrast.adapters.graph.chance import part_of, per_edge, share
 from kontrast.adapters.graph.edges import EdgePerturbation
 from kontrast.adapters.graph.edit import Edit, GraphTransform, GraphViews, check_graphs
 from kontrast.adapters.graph.transforms import AttributeMasking, NodeDropping, OneOf, Subgraph, Unchanged
+from kontrast.arrays import array, library, tensor, true_at
 
 __all__ = ["EntryDropping", "PaperCode", "PaperCodeViews", "graphcl_views"]
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 import kontrast as kt
-from kontrast.adapters.graph.arrays import tensor
 from kontrast.adapters.graph.batch import Flat, GraphBatch
 from kontrast.adapters.graph.chance import per_edge, unit
 from kontrast.adapters.graph.edit import Edit, GraphTransform, GraphViews
+from kontrast.arrays import tensor
 
 __all__ = ["EdgeDropping", "FeatureMasking", "Together", "grace_views"]
 

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch_geometric.utils import to_dense_adj
 
 import kontrast as kt
-from kontrast.adapters.graph.arrays import array, tensor, true_at
 from kontrast.adapters.graph.batch import Flat, GraphBatch, graph_batch, node_number, split
 from kontrast.adapters.graph.edit import check_graphs
 from kontrast.adapters.graph.encoders import GIN, Readout
+from kontrast.arrays import array, tensor, true_at
 
 __all__ = ["StructuralGIN", "positional"]
 

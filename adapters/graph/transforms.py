@@ -12,22 +12,11 @@ import torch
 from torch import Tensor
 
 import kontrast as kt
-from kontrast.adapters.graph.arrays import (
-    Array,
-    argsort,
-    library,
-    lower,
-    lowest,
-    nth,
-    offsets,
-    ranges,
-    repeat,
-    tensor,
-    true_at,
-)
+from kontrast.adapters.graph.arrays import lower, lowest, nth, offsets
 from kontrast.adapters.graph.batch import Flat, GraphBatch, split
 from kontrast.adapters.graph.chance import part_of, per_edge, per_graph, per_node, share, unit
 from kontrast.adapters.graph.edit import Edit, GraphTransform
+from kontrast.arrays import Array, argsort, library, ranges, repeat, tensor, true_at
 
 __all__ = ["AttributeMasking", "NodeDropping", "OneOf", "Subgraph", "Unchanged"]
 
