@@ -104,7 +104,7 @@ def test_a_part_that_is_not_there_is_one_sentence(
     fields: dict[str, Any], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kt.register(kt.MethodRecord("mine", mine, **fields))
-    assert main(["train", "mine", "--out", "x"]) == 2
+    assert main(["train", "mine", "--print-config"]) == 2
     said = capsys.readouterr().err
     assert sentence in said
     assert said.startswith("kontrast: method `mine` ")
