@@ -68,6 +68,20 @@ def test_what_follows_a_rule_is_forecast_and_noise_is_not() -> None:
     assert found.alpha == 1000
 
 
+def test_what_is_nearly_dependent_is_fitted_in_double_precision() -> None:
+    """Eight values of two sines have rank four: beside their products a penalty of 0.1 is below float32's rounding."""
+    recording = 3000 * waves()
+    (found,) = timeseries.forecast(Past(8), recording, [1], context=8)
+    assert found.alpha == 0.1
+    past = torch.nn.functional.pad(recording, (7, 0)).unfold(0, 8, 1).double()
+    fitted, ahead = past[:719], recording[1:720].double()
+    mean, middle = fitted.mean(0), ahead.mean()
+    centred = fitted - mean
+    weight = torch.linalg.solve(centred.T @ centred + 0.1 * torch.eye(8), centred.T @ (ahead - middle))
+    wrong = (past[960:1199] - mean) @ weight + middle - recording[961:].double()
+    assert found.mse == pytest.approx(float(wrong.square().mean()), rel=1e-4)
+
+
 def test_forecasts_are_the_plain_ridge_regressions() -> None:
     from sklearn.linear_model import Ridge
 
